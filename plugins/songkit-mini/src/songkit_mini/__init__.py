@@ -1,0 +1,1 @@
+"""A LeVo 2 in miniature with its trained weights."""

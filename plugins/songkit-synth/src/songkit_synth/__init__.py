@@ -1,0 +1,1 @@
+"""Songs with ground truth, made on the spot."""
