@@ -1,0 +1,379 @@
+"""The three file formats of requests: plain text, LeVo's JSON Lines, LRC.
+
+Each parser gathers all faults of its file and raises once; `_Draft` is a request under construction that remembers
+the line of everything in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from songkit.errors import OutputError, RequestError, did_you_mean
+from songkit.request import STRUCTURE_TAGS, SUNG_TAGS, SongRequest, safe_id, section_problems
+from songkit.types import TIERS, Section
+
+__all__ = [
+    "TIME_TAG",
+    "format_levo",
+    "format_lrc",
+    "format_text",
+    "parse_levo",
+    "parse_lrc",
+    "parse_text",
+    "read_text_file",
+    "write_file",
+]
+
+MAX_BYTES = 1_000_000
+"""Largest request file; two hours of lyrics are a tenth of it."""
+
+TIME_TAG = re.compile(r"\[(\d{1,4}):(\d{1,2}(?:[.:]\d{1,3})?)\]")
+_SECTION_LINE = re.compile(r"\[([^\[\]:]*)\](.*)")
+_HEADER_LINE = re.compile(r"([A-Za-z_]+)\s*:\s*(.*)")
+_LRC_HEADER = re.compile(r"\[([A-Za-z#_]+):(.*)\]")
+_WORD_TIME = re.compile(r"<\d{1,4}:\d{1,2}(?:[.:]\d{1,3})?>")
+_LRC_METADATA = frozenset(("ti", "ar", "al", "au", "lr", "by", "offset", "length", "re", "tool", "ve", "#"))
+_HEADERS = ("id", "description", "tier", "prompt")
+_LEVO_FIELDS = ("idx", "gt_lyric", "descriptions", "prompt_audio_path", "auto_prompt_audio_type", "tier")
+_BARE = ("intro", "outro", "inst")
+
+_log = logging.getLogger(__name__)
+
+
+def read_text_file(path: Path) -> str:
+    """Returns the text of a request file (`-`: standard input), line ends made one, byte order mark left out."""
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot read the request: {error.strerror}. Check the path.") from error
+    if len(data) > MAX_BYTES:
+        size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "more than 1 MB"
+        raise RequestError(
+            f"{path}: the request has {size}; requests are at most 1 MB. Is this the right file? Split a long list of "
+            "songs."
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RequestError(
+            f"{path}:{line}: byte {error.start} ({data[error.start]:#04x}) is not UTF-8. Save the file as UTF-8."
+        ) from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise RequestError(f"{path}: the file is empty. Write sections such as [verse] with their lines below.")
+    return text
+
+
+def write_file(path: Path, text: str) -> None:
+    """Writes a text file beside its place and moves it there, so that no half of it is ever seen."""
+    try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror}. Choose a folder that can be written.") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        Path(partial).unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot write: {error.strerror}. Choose a folder that can be written.") from error
+
+
+# --- plain text ----------------------------------------------------------------------------------------------
+
+
+def parse_text(text: str, path: Path) -> SongRequest:
+    """Reads one request from plain text."""
+    draft = _Draft(path)
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = " ".join(raw.split())
+        section = _SECTION_LINE.fullmatch(line)
+        header = _HEADER_LINE.fullmatch(line)
+        if section:
+            draft.open_section(section[1], number)
+            if section[2].strip():
+                draft.add_problem(number, f"words follow the tag [{section[1]}]. Put them on lines of their own.")
+        elif line and draft.sections:
+            draft.add_line(line, number)
+        elif header and header[1].lower() in _HEADERS:
+            draft.set_header(header[1].lower(), header[2], number)
+        elif line:
+            draft.add_loose_line(line, number, header[1] if header else "")
+    return draft.finish()
+
+
+def format_text(request: SongRequest, path: Path) -> str:
+    """Returns a request as plain text for a file at `path`."""
+    headers = "".join(f"{name}: {value}\n" for name, value in _header_values(request, path))
+    sections = ("\n".join((f"[{s.tag}]", *s.lines)) + "\n" for s in request.sections)
+    return "\n".join((headers, *sections))
+
+
+# --- LeVo's JSON Lines ---------------------------------------------------------------------------------------
+
+
+def parse_levo(text: str, path: Path) -> list[SongRequest]:
+    """Reads all requests of LeVo's JSON Lines."""
+    requests: list[SongRequest] = []
+    problems: list[str] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            request = _levo_draft(line, number, path).finish()
+        except RequestError as error:
+            problems.append(str(error))
+            continue
+        if request.id in first_line:
+            problems.append(
+                f"{path}:{number}: the idx '{request.id}' is already that of line {first_line[request.id]}. "
+                "Give each song its own."
+            )
+        first_line.setdefault(request.id, number)
+        requests.append(request)
+    if problems:
+        raise RequestError("\n".join(problems))
+    return requests
+
+
+def format_levo(request: SongRequest, path: Path) -> str:
+    """Returns a request as one line of LeVo's JSON Lines, with its line end, for a file at `path`."""
+    sections = []
+    for section in request.sections:
+        lines = [line for line in (_levo_sentence(line) for line in section.lines) if line]
+        words = ".".join(lines)
+        sections.append(f"[{section.tag}] {words}{'.' if words.isascii() else ''}" if lines else f"[{section.tag}]")
+    fields: dict[str, Any] = {"idx": request.id, "gt_lyric": " ; ".join(sections)}
+    names = {"description": "descriptions", "prompt": "prompt_audio_path", "tier": "tier"}
+    fields.update((names[name], value) for name, value in _header_values(request, path) if name != "id")
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def _levo_draft(line: str, number: int, path: Path) -> _Draft:
+    draft = _Draft(path, first_line=number)
+    try:
+        fields = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RequestError(f"{path}:{number}: not JSON: {error}. Each line is one object in braces.") from error
+    if not isinstance(fields, dict):
+        raise RequestError(f"{path}:{number}: expected an object with idx and gt_lyric, found {line[:60]!r}.")
+    for name, value in fields.items():
+        if name not in _LEVO_FIELDS:
+            draft.add_problem(number, f"unknown field '{name}'.{did_you_mean(name, _LEVO_FIELDS)}")
+        elif name == "auto_prompt_audio_type" and value:
+            draft.add_problem(
+                number,
+                f"auto_prompt_audio_type {value!r} picks a recording from LeVo's own collection, which is not part of "
+                "songkit. Name a recording in prompt_audio_path, or put the genre into descriptions.",
+            )
+        elif value is not None and not isinstance(value, str) and not (name == "idx" and type(value) is int):
+            draft.add_problem(number, f"'{name}' is {json.dumps(value)[:60]}; expected a string.")
+    texts = {name: str(value) for name, value in fields.items() if isinstance(value, str | int) and value != ""}
+    names = {"idx": "id", "descriptions": "description", "prompt_audio_path": "prompt", "tier": "tier"}
+    for name, header in names.items():
+        if name in texts:
+            draft.set_header(header, " ".join(texts[name].split()), number)
+    for name in ("idx", "gt_lyric"):
+        if name not in fields:
+            draft.add_problem(number, f"'{name}' is missing. Every song has an idx and a gt_lyric.")
+    for part in texts.get("gt_lyric", "").split(";"):
+        found = _SECTION_LINE.fullmatch(" ".join(part.split()))
+        if found:
+            draft.open_section(found[1], number)
+            for sentence in found[2].split("."):
+                draft.add_line(sentence.strip(), number)
+        elif part.strip():
+            draft.add_loose_line(part.strip(), number)
+    return draft
+
+
+def _levo_sentence(line: str) -> str:
+    return " ".join(line.replace(".", " ").replace(";", ",").split())
+
+
+# --- LRC -----------------------------------------------------------------------------------------------------
+
+
+def parse_lrc(text: str, path: Path) -> SongRequest:
+    """Reads one request from LRC.
+
+    Lines are put in the order of their times. Sections start at lines that hold a tag alone; in a file without
+    tags they are the blocks between empty lines: `[chorus]` where the same words come again, else `[verse]`.
+    """
+    draft = _Draft(path)
+    timed: list[tuple[float, int, str]] = []  # (seconds, line number, words or tag or nothing)
+    waiting: list[tuple[int, str]] = []  # lines without a time take that of the next line that has one
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = " ".join(raw.split())
+        times = TIME_TAG.findall(line)
+        words = " ".join(_WORD_TIME.sub(" ", TIME_TAG.sub(" ", line)).split())
+        header = _LRC_HEADER.fullmatch(line)
+        if times:
+            starts = [60.0 * int(minutes) + float(seconds.replace(":", ".")) for minutes, seconds in times]
+            timed += [(min(starts), *entry) for entry in waiting]
+            timed += [(start, number, words) for start in starts]
+            waiting = []
+        elif header and header[1].lower() in _HEADERS:
+            draft.set_header(header[1].lower(), header[2].strip(), number)
+        elif header and header[1].lower() in _LRC_METADATA:
+            continue
+        elif header:
+            hint = did_you_mean(header[1].lower(), (*_HEADERS, *_LRC_METADATA))
+            draft.add_problem(number, f"unknown LRC field [{header[1]}:].{hint}")
+        elif not line or _SECTION_LINE.fullmatch(line):
+            waiting.append((number, line))
+        else:
+            draft.add_problem(number, f"the line {line!r} has no time tag. Write it as [mm:ss.xx]{line}.")
+    last = timed[-1][0] if timed else 0.0
+    timed += [(last, *entry) for entry in waiting]
+    entries = [(number, words) for _, number, words in sorted(timed, key=lambda entry: entry[0])]
+    if not any(_SECTION_LINE.fullmatch(words) for _, words in entries):
+        entries = _tag_blocks(entries)
+        _log.info("%s: no section tags; blocks of lines are read as verses, repeated ones as choruses", path)
+    for number, words in entries:
+        section = _SECTION_LINE.fullmatch(words)
+        if section:
+            draft.open_section(section[1], number)
+            draft.add_line(section[2].strip(), number)
+        elif draft.sections:
+            draft.add_line(words, number)
+        elif words:
+            draft.add_loose_line(words, number)
+    return draft.finish()
+
+
+def format_lrc(request: SongRequest, path: Path, starts: Iterable[float] | None = None) -> str:
+    """Returns a request as LRC for a file at `path`; see `songkit.request.write_lrc`."""
+    count = sum(len(section.lines) for section in request.sections)
+    times = [4.0 * i for i in range(count)] if starts is None else list(starts)
+    if len(times) != count or times != sorted(times):
+        raise RequestError(
+            f"request '{request.id}' has {count} sung lines but {len(times)} start times, or they do not ascend. "
+            "Give one time for each line, in order."
+        )
+    out = [f"[{name}:{value}]" for name, value in _header_values(request, path)]
+    upcoming = iter(times)
+    for section in request.sections:
+        out.append(f"[{section.tag}]")
+        for line in section.lines:
+            minutes, hundredths = divmod(round(next(upcoming) * 100), 6000)
+            out.append(f"[{minutes:02d}:{hundredths / 100:05.2f}]{line}")
+    return "\n".join(out) + "\n"
+
+
+def _tag_blocks(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    blocks: list[list[tuple[int, str]]] = [[]]
+    for entry in entries:
+        if entry[1]:
+            blocks[-1].append(entry)
+        elif blocks[-1]:
+            blocks.append([])
+    words = [tuple(line for _, line in block) for block in blocks]
+    tagged: list[tuple[int, str]] = []
+    for block, lines in zip(blocks, words, strict=True):
+        if block:
+            tagged += [(block[0][0], "[chorus]" if words.count(lines) > 1 else "[verse]"), *block]
+    return tagged
+
+
+# --- drafts --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Draft:
+    path: Path
+    first_line: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
+    sections: list[tuple[str, list[str], int]] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    loose: int = 0
+
+    def add_problem(self, line: int, problem: str) -> None:
+        self.problems.append((line, problem))
+
+    def set_header(self, name: str, value: str, line: int) -> None:
+        if name in self.headers:
+            self.add_problem(line, f"'{name}' is given a second time. Delete one of the two.")
+        self.headers[name] = value
+        if name == "tier" and value not in TIERS:
+            self.add_problem(line, f"unknown tier '{value}'.{did_you_mean(value, TIERS)} Tiers: {', '.join(TIERS)}.")
+        if name == "prompt" and not self._prompt(value).is_file():
+            self.add_problem(line, f"the prompt {self._prompt(value)} is not a file. Check the path.")
+
+    def open_section(self, name: str, line: int) -> None:
+        tag = re.sub(r"[\s_]+", "-", re.sub(r"[\s\d]+$", "", name.strip().lower()))
+        if tag in _BARE:
+            _log.warning("%s:%d: [%s] is read as [%s-short]", self.path, line, tag, tag)
+            tag = f"{tag}-short"
+        self.sections.append((tag, [], line))
+
+    def add_line(self, words: str, line: int) -> None:
+        if not words:
+            return
+        tag, lines, _ = self.sections[-1]
+        if not lines or tag in SUNG_TAGS:
+            lines.append(words)
+        if not words.isprintable():
+            self.add_problem(line, f"the line {words!r} holds a control character. Delete it.")
+        elif words.startswith("["):
+            self.add_problem(line, f"the line {words!r} starts with a bracket but is no tag. Close or delete it.")
+
+    def add_loose_line(self, words: str, line: int, header: str = "") -> None:
+        self.loose += 1
+        if self.loose == 1:
+            hint = did_you_mean(header.lower(), _HEADERS) if header else ""
+            self.add_problem(
+                line,
+                f"the line {words[:60]!r} stands before the first section tag.{hint} Put a tag such as [verse] on a "
+                f"line above it. Tags: {', '.join(STRUCTURE_TAGS)}.",
+            )
+
+    def finish(self) -> SongRequest:
+        request = SongRequest(
+            id=self.headers.get("id", safe_id(self.path.stem)),
+            sections=tuple(Section(tag, tuple(lines)) for tag, lines, _ in self.sections),
+            description=self.headers.get("description", ""),
+            tier=self.headers.get("tier", TIERS[-1]),
+            prompt_audio=self._prompt(self.headers["prompt"]) if self.headers.get("prompt") else None,
+        )
+        located = list(self.problems)
+        for section, (_, _, line) in zip(request.sections, self.sections, strict=True):
+            located += [(line, problem) for problem in section_problems(section)]
+        told = {problem for _, problem in located}
+        if not self.loose:
+            located += [(self.first_line, problem) for problem in request.validate() if problem not in told]
+        if located:
+            raise RequestError("\n".join(f"{self.path}:{line}: {problem}" for line, problem in sorted(located)))
+        return request
+
+    def _prompt(self, value: str) -> Path:
+        return self.path.parent / value
+
+
+def _header_values(request: SongRequest, path: Path) -> list[tuple[str, str]]:
+    values = [("id", request.id)]
+    if request.description:
+        values.append(("description", request.description))
+    if request.tier != TIERS[-1]:
+        values.append(("tier", request.tier))
+    if request.prompt_audio is not None:
+        prompt = os.path.relpath(request.prompt_audio, path.parent)
+        values.append(("prompt", prompt))
+    return values

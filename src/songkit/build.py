@@ -1,0 +1,196 @@
+"""Structured recipe to live objects: the first import of torch.
+
+Parts are built from the leaves up. Fresh parameters depend on the seed and the part's place in the recipe alone, and
+the process's own random state is left as it was. Parts that do not fit together are refused with every reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from songkit.checkpoint import load_weights
+from songkit.errors import CheckpointError, LayoutError, PluginError, RecipeError
+from songkit.recipe import Node, Recipe
+from songkit.types import TokenLayout
+
+__all__ = ["build", "build_roles", "check_fit"]
+
+
+def build(
+    node: Node, *, seed: int = 0, require_weights: bool = False, extra: Mapping[str, Any] | None = None
+) -> Any:
+    """Builds a component and everything inside it.
+
+    Args:
+        node: From a recipe.
+        seed: Of the initial parameters.
+        require_weights: Whether a module whose parameters come from no file is refused.
+        extra: Further keyword arguments of the component's own factory.
+
+    Returns:
+        What the factory returns, on the CPU; modules with `weights` have them loaded.
+
+    Raises:
+        PluginError: If the factory cannot be imported.
+        CheckpointError: If weights are missing or do not belong to the component.
+        LayoutError: If the component refuses its parts.
+    """
+    built, fresh = _build(node, node.kind, seed, extra or {})
+    if require_weights and fresh:
+        raise CheckpointError(
+            f"{node.origin}: {node.kind} '{node.id}' has no weights ({fresh[0]} and {len(fresh) - 1} more parameters "
+            "would be random). Name a file by `weights`, or write `weights: random` if that is what you want."
+        )
+    return built
+
+
+def build_roles(
+    recipe: Recipe,
+    roles: Iterable[str] | None = None,
+    *,
+    seed: int | None = None,
+    require_weights: bool = False,
+) -> dict[str, Any]:
+    """Builds components of a recipe and checks that they fit together.
+
+    Args:
+        recipe: Where they are described.
+        roles: Which ones; by default all but the task, which is built from the others.
+        seed: Of the initial parameters; by default the recipe's.
+        require_weights: See `build`.
+
+    Raises:
+        RecipeError: If the recipe has no such role.
+        LayoutError: If parts do not fit together.
+    """
+    wanted = [role for role in recipe.roles if role != "task"] if roles is None else list(roles)
+    absent = [role for role in wanted if role not in recipe.roles]
+    if absent:
+        raise RecipeError(
+            f"{recipe.path}: the recipe '{recipe.name}' has no {', no '.join(absent)}. It has "
+            f"{', '.join(recipe.roles) or 'no components'}; add what is missing or choose another recipe."
+        )
+    parts = {}
+    for role in wanted:
+        own_seed = _derived(recipe.seed if seed is None else seed, role)
+        parts[role] = build(recipe.roles[role], seed=own_seed, require_weights=require_weights)
+    check_fit(parts)
+    return parts
+
+
+def check_fit(parts: Mapping[str, Any]) -> None:
+    """Checks that built components can work together.
+
+    The planner plans streams of the tokenizer (else of the codec), the refiner refines what the planner plans and
+    makes streams of the codec, and widths agree where one part reads another's states.
+
+    Args:
+        parts: Built components by role; roles that are absent are not checked.
+
+    Raises:
+        LayoutError: With every reason why they do not fit.
+    """
+    codec, planner, refiner = (parts.get(role) for role in ("codec", "planner", "refiner"))
+    tokenizer, conditioner = parts.get("tokenizer", codec), parts.get("conditioner")
+    reasons: list[str] = []
+    if planner is not None and tokenizer is not None:
+        name = "tokenizer" if "tokenizer" in parts else "codec"
+        reasons += _layout_reasons("planner", planner.layout, name, tokenizer.layout)
+    if refiner is not None and codec is not None:
+        reasons += _layout_reasons("refiner", refiner.layout, "codec", codec.layout)
+    if refiner is not None and planner is not None:
+        reasons += _layout_reasons("refiner's source", refiner.source, "planner", planner.layout)
+        reasons += _layout_reasons("planner", planner.layout, "refiner's source", refiner.source)
+        reasons += _width_reasons("refiner's source_width", refiner.source_width, "planner", planner.width)
+    for name, part in (("planner", planner), ("refiner", refiner)):
+        width = getattr(part, "width", None)
+        if conditioner is not None and width is not None:
+            reasons += _width_reasons(name, width, "conditioner", conditioner.width)
+    if reasons:
+        raise LayoutError("the parts do not fit together:\n" + "\n".join(f"- {r}" for r in dict.fromkeys(reasons)))
+
+
+def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """Builds a node; returns it with the names of its parameters that are neither loaded nor `weights: random`."""
+    parts: dict[str, Any] = {name: None for name in _optional_parts(node)}
+    fresh_inside: list[str] = []
+    given: set[int] = set()  # parameters of the parts, which those answer for
+
+    def part(child: Node, name: str) -> Any:
+        built, fresh = _build(child, f"{place}.{name}", _derived(seed, name), {})
+        fresh_inside.extend(f"{name}.{parameter}" for parameter in fresh)
+        given.update(id(parameter) for _, parameter in _parameters(built))
+        return built
+
+    for name, child in node.children.items():
+        parts[name] = (
+            part(child, name)
+            if isinstance(child, Node)
+            else {key: part(item, f"{name}.{key}") for key, item in child.items()}
+        )
+    factory = _factory(node)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = factory(node.config, **parts, **extra)
+    if isinstance(node.weights, Path):
+        if not isinstance(built, nn.Module):
+            raise CheckpointError(f"{node.origin}: {node.kind} '{node.id}' takes no weights. Delete `weights` there.")
+        load_weights(node.weights, built, component=node.id, revision=node.revision)
+    if node.weights is not None:
+        return built, []
+    return built, fresh_inside + [name for name, parameter in _parameters(built) if id(parameter) not in given]
+
+
+def _factory(node: Node) -> Any:
+    module, _, attribute = node.factory.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"{node.kind} '{node.id}' cannot be built: its factory {node.factory} of {node.distribution} "
+            f"{node.version} cannot be imported ({type(error).__name__}: {error}). Install what is missing, or "
+            "reinstall that distribution."
+        ) from error
+
+
+def _optional_parts(node: Node) -> list[str]:
+    return [option.name for option in dataclasses.fields(node.config) if "ref" in option.metadata]
+
+
+def _parameters(built: Any) -> list[tuple[str, nn.Parameter]]:
+    return list(built.named_parameters()) if isinstance(built, nn.Module) else []
+
+
+def _derived(seed: int, name: str) -> int:
+    """Returns a seed for a part, so that equal parts at different places start from different parameters."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1  # torch takes 63 bits
+
+
+def _layout_reasons(part: str, layout: TokenLayout, whole: str, offered: TokenLayout) -> list[str]:
+    reasons = []
+    if layout.frame_rate != offered.frame_rate:
+        reasons.append(
+            f"frame rate: the {part} has {layout.frame_rate:g} frames a second, the {whole} {offered.frame_rate:g}"
+        )
+    sizes = {(stream.track, stream.level): stream.size for stream in offered.streams}
+    for stream in layout.streams:
+        size = sizes.get((stream.track, stream.level))
+        name = f"{stream.track}, level {stream.level}"
+        if size is None:
+            reasons.append(f"tracks: the {part} has a stream ({name}); the {whole} has {offered}")
+        elif size != stream.size:
+            reasons.append(f"vocabulary: the {part} has {stream.size} ids in ({name}), the {whole} {size}")
+    return reasons
+
+
+def _width_reasons(part: str, width: int, other: str, offered: int) -> list[str]:
+    return [] if width == offered else [f"width: the {part} is {width}, the {other} {offered}"]

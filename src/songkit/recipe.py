@@ -1,0 +1,343 @@
+"""Recipes: load, merge, locate, structure, validate, dump.
+
+A recipe is a YAML file that names registered components and their options; nothing in it can run code. `load` merges
+the parents under `defaults` from left to right, then the file, then `key=value` overrides, gives every part the type
+that its component declares, and reports all faults at once, each with file, line, column, key path and the nearest
+right name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from songkit._compose import (
+    MISSING,
+    Item,
+    Place,
+    Problems,
+    children,
+    describe,
+    interpolate,
+    leaves,
+    merge,
+    override,
+    plain,
+    read_yaml,
+    scalar,
+)
+from songkit._structure import Node, Structure
+from songkit.errors import PluginError, RecipeError, did_you_mean
+from songkit.registry import Registry
+from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
+
+__all__ = ["FORMAT", "ROLES", "Node", "Recipe", "dump", "find", "headline", "load"]
+
+FORMAT = 1
+"""Version of the recipe format that this songkit reads and writes."""
+
+ROLES: Mapping[str, str] = {
+    "codec": "codec",
+    "tokenizer": "tokenizer",
+    "conditioner": "conditioner",
+    "planner": "planner",
+    "refiner": "refiner",
+    "data": "source",
+    "validation": "source",
+    "objective": "objective",
+    "reward": "reward",
+    "task": "task",
+}
+"""Top-level keys that hold a component, with its kind. `metrics` is a mapping from names to metrics."""
+
+_KEYS = ("format", "defaults", "seed", "plugins", "paths", "vars", *ROLES, "metrics", *SECTIONS, "_components")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe with everything resolved and checked."""
+
+    name: str
+    """As it was asked for: a recipe name or the file's stem."""
+    path: Path
+    seed: int
+    roles: Mapping[str, Node]
+    """The components by role; only those that the recipe names."""
+    metrics: Mapping[str, Node]
+    trainer: TrainerSettings
+    optimizer: OptimizerSettings
+    prepare: PrepareSettings
+    generate: GenerateSettings
+    resolved: Mapping[str, Any]
+    """Plain values with every default explicit; `dump` writes them as a recipe."""
+    origins: Mapping[str, str]
+    """Where each value of `resolved` was written, by its key path; what is not here is a default."""
+    missing: tuple[str, ...] = ()
+    """Key paths of the values that are still `???`, where `load` was told to allow that."""
+
+
+def load(
+    source: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    registry: Registry,
+    allow_missing: bool = False,
+    allow_revision: bool = False,
+) -> Recipe:
+    """Loads and checks a recipe.
+
+    Args:
+        source: Name of a shipped recipe (`levo2/mini/vae`) or path of a `.yaml` file.
+        overrides: `key.path=value` texts, applied in order.
+        registry: What is installed.
+        allow_missing: Whether values may still be `???`, as in a shipped recipe that is only looked at.
+        allow_revision: Whether components may have another revision than the one that wrote a resolved recipe.
+
+    Raises:
+        RecipeError: With every fault that could be found.
+    """
+    path = find(source, registry)
+    root = _with_parents(path, registry, ())
+    for text in overrides:
+        root = override(root, text)
+    problems: Problems = []
+    written_missing = [(key, item) for key, item in leaves(root) if item.value == MISSING]
+    root = interpolate(root, problems)
+    registry = _with_local_plugins(root, registry, problems)
+    structure = Structure(registry, problems)
+    _check_top(root, structure)
+    written = {role: item for role, item in children(root).items() if role in ROLES}
+    roles = {role: structure.node(ROLES[role], item, role) for role, item in written.items()}
+    metrics = structure.nodes("metric", root.get("metrics") or _empty(root), "metrics")
+    sections = {key: structure.settings(cls, root.get(key) or _empty(root), key) for key, cls in SECTIONS.items()}
+    seed = structure.value(int, root.get("seed") or dataclasses.replace(_empty(root), value=0), "seed")
+    named = {role: node for role, node in roles.items() if node is not None}
+    if not allow_revision:
+        _check_revisions(root, {**named, **{f"metrics.{name}": node for name, node in metrics.items()}}, structure)
+    if not allow_missing:
+        problems += [
+            (item.place, key, f"this has to be given, for example as `{key}=...` on the command line.")
+            for key, item in written_missing
+        ]
+    if problems:
+        raise RecipeError(_located(problems))
+    resolved = _resolved(root, seed, named, metrics, sections)
+    return Recipe(
+        name=path.stem if str(source).endswith(".yaml") else str(source),
+        path=path,
+        seed=seed,
+        roles=named,
+        metrics=metrics,
+        **sections,
+        resolved=resolved,
+        origins={key: str(item.place) for key, item in leaves(root)},
+        missing=tuple(key for key, _ in written_missing),
+    )
+
+
+def dump(recipe: Recipe) -> str:
+    """Returns the resolved recipe as YAML that `load` accepts and resolves to the same values.
+
+    Its key `_components` records the revision, distribution and version of every component.
+    """
+    return yaml.dump(dict(recipe.resolved), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def find(source: str | Path, registry: Registry, folder: Path | None = None) -> Path:
+    """Returns the file of a recipe.
+
+    Args:
+        source: A name, or a path: what ends in `.yaml` or starts with `.`, `/` or `~`.
+        registry: Whose plugins' recipes can be named.
+        folder: What relative paths start from; by default the current folder.
+
+    Raises:
+        RecipeError: If there is no such recipe.
+    """
+    text = str(source)
+    if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or text.startswith((".", "/", "~")):
+        path = (folder or Path.cwd()) / Path(text).expanduser()
+        if path.is_file():
+            return path
+        raise RecipeError(f"there is no recipe file {path}. Check the path, or list recipes with `songkit recipes ls`.")
+    try:
+        names = registry.recipes()
+    except PluginError as error:
+        raise RecipeError(str(error)) from error
+    if text in names:
+        return names[text]
+    hint = did_you_mean(text, names) or " `songkit recipes ls` lists them; a file's name ends in .yaml."
+    raise RecipeError(f"unknown recipe '{text}'.{hint}")
+
+
+def headline(path: Path) -> str:
+    """Returns the first line of the comment at a recipe's top, which says what it is for."""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline().strip()
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+# --- composing -----------------------------------------------------------------------------------------------
+
+
+def _with_parents(path: Path, registry: Registry, above: tuple[Path, ...]) -> Item:
+    path = path.resolve()
+    if path in above:
+        circle = " -> ".join(str(file) for file in (*above, path))
+        raise RecipeError(f"{circle}: recipes are each other's `defaults`. Break the circle.")
+    item = read_yaml(path)
+    version = item.get("format")
+    if version is None or version.value != FORMAT:
+        found = f"found {describe(version.value)}" if version else "it is missing"
+        newer = version is not None and type(version.value) is int and version.value > FORMAT
+        advice = "Install a newer songkit." if newer else f"Write `format: {FORMAT}`."
+        raise RecipeError(f"{version.place if version else item.place} (format): expected {FORMAT}, {found}. {advice}")
+    defaults = item.get("defaults")
+    if defaults is None:
+        return item
+    if not isinstance(defaults.value, list) or not all(isinstance(parent.value, str) for parent in defaults.value):
+        raise RecipeError(f"{defaults.place} (defaults): expected a list of recipes, such as [_base/train].")
+    merged: Item | None = None
+    for parent in defaults.value:
+        try:
+            file = find(str(parent.value), registry, path.parent)
+        except RecipeError as error:
+            raise RecipeError(f"{parent.place} (defaults): {error}") from error
+        composed = _with_parents(file, registry, (*above, path))
+        merged = merge(merged, composed) if merged else composed
+    own = dataclasses.replace(item, value={k: v for k, v in children(item).items() if k != "defaults"})
+    return merge(merged, own) if merged else own
+
+
+def _with_local_plugins(root: Item, registry: Registry, problems: Problems) -> Registry:
+    item = root.get("plugins")
+    if item is None or item.value is None:
+        return registry
+    files = item.value if isinstance(item.value, list) else [item]
+    for file in files:
+        try:
+            registry = registry.with_local((file.place.folder / str(file.value)).resolve())
+        except PluginError as error:
+            problems.append((file.place, "plugins", str(error)))
+    return registry
+
+
+def _check_top(root: Item, structure: Structure) -> None:
+    for key, item in children(root).items():
+        if key not in _KEYS:
+            known = [name for name in _KEYS if not name.startswith("_")]
+            hint = did_you_mean(key, known) or f" Keys: {', '.join(known)}."
+            structure.report_key(item, key, f"unknown key '{key}'.{hint}")
+    for key in ("paths", "vars"):
+        item_ = root.get(key)
+        if item_ is not None and item_.value is not None and not isinstance(item_.value, dict):
+            structure.report(item_, key, f"expected a mapping of names to values, found {describe(item_.value)}.")
+
+
+def _check_revisions(root: Item, nodes: Mapping[str, Node], structure: Structure) -> None:
+    recorded = children(root.get("_components") or _empty(root))
+    for path, node in _walk(nodes):
+        item = recorded.get(path)
+        was = children(item) if item is not None else {}
+        values = {key: was[key].value if key in was else None for key in ("id", "revision", "distribution", "version")}
+        if item is None or values["id"] != node.id or values["revision"] == node.revision:
+            continue
+        structure.report(
+            item,
+            f"_components.{path}",
+            f"{node.kind} '{node.id}' was at revision {values['revision']} and is now at {node.revision}, which gives "
+            f"other numbers. Install {values['distribution']} {values['version']}, or pass --allow-revision to go on "
+            "all the same.",
+        )
+
+
+def _located(problems: Problems) -> list[str]:
+    def order(problem: tuple[Place, str, str]) -> tuple[bool, str, int, int]:
+        place = problem[0]
+        return place.file is None, str(place.file), place.line, place.column
+
+    lines = (f"{place} ({path}): {message}" for place, path, message in sorted(problems, key=order))
+    return list(dict.fromkeys(lines))
+
+
+def _empty(root: Item) -> Item:
+    return Item({}, root.place, root.place)
+
+
+# --- resolving -----------------------------------------------------------------------------------------------
+
+
+def _resolved(
+    root: Item, seed: int, roles: Mapping[str, Node], metrics: Mapping[str, Node], sections: Mapping[str, Any]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {"format": FORMAT, "seed": seed}
+    local = root.get("plugins")
+    if local is not None and isinstance(local.value, list):
+        out["plugins"] = [str((file.place.folder / str(file.value)).resolve()) for file in local.value]
+    out.update({key: plain(item) for key in ("paths", "vars") if (item := root.get(key)) is not None})
+    out.update({role: _node_values(node) for role, node in roles.items()})
+    if metrics:
+        out["metrics"] = {name: _node_values(node) for name, node in metrics.items()}
+    out.update({key: _values(settings) for key, settings in sections.items()})
+    named = {**roles, **{f"metrics.{name}": node for name, node in metrics.items()}}
+    out["_components"] = {
+        path: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
+        for path, node in _walk(named)
+    }
+    return out
+
+
+def _walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> Iterator[tuple[str, Node]]:
+    for name, node in nodes.items():
+        path = f"{prefix}{name}"
+        if isinstance(node, Node):
+            yield path, node
+            yield from _walk(node.children, f"{path}.")
+        else:
+            yield from _walk(node, f"{path}.")
+
+
+def _node_values(node: Node) -> dict[str, Any]:
+    out: dict[str, Any] = {"use": node.id}
+    if node.weights is not None:
+        out["weights"] = str(node.weights)
+    parts = {"ref", "refs"}
+    for option in dataclasses.fields(node.config):
+        child = node.children.get(option.name)
+        if isinstance(child, Node):
+            out[option.name] = _node_values(child)
+        elif child is not None:
+            out[option.name] = {name: _node_values(part) for name, part in child.items()}
+        elif option.init and not parts & set(option.metadata):
+            out[option.name] = _values(getattr(node.config, option.name))
+    return out
+
+
+def _values(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _values(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {str(key): _values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_values(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `songkit._compose.scalar` reads back as the same value."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0]:
+            return f"tag:yaml.org,2002:{_TAGS[type(scalar(value))]}"
+        return super().resolve(kind, value, implicit)
+
+
+_TAGS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}
