@@ -1,0 +1,216 @@
+"""`songkit generate`: lyrics to songs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from songkit.errors import RecipeError, RequestError, did_you_mean
+from songkit.types import TRACKS
+
+if TYPE_CHECKING:
+    from songkit.progress import Progress
+    from songkit.recipe import Recipe
+    from songkit.request import SongRequest
+    from songkit.settings import GenerateSettings
+    from songkit.singing import SungSong
+
+__all__ = ["add_arguments", "run"]
+
+DEFAULT_MODEL = "mini/song"
+
+_SETTINGS: dict[str, tuple[type, str]] = {
+    "temperature": (float, "how freely ids are drawn; 0 takes the most likely one"),
+    "top_k": (int, "ids that may be drawn at each step; 0 means all"),
+    "guidance": (float, "how much the song obeys the request; 1 is no guidance"),
+    "repetition_window": (int, "frames in which a drawn id is made less likely; 0 means none"),
+    "repetition_penalty": (float, "how much less likely; 1 is not at all"),
+    "refiner_temperature": (float, "the same as --temperature for the track refiner"),
+    "refiner_top_k": (int, "the same as --top-k for the track refiner"),
+    "max_seconds": (float, "where a song that does not end by itself is cut"),
+    "prompt_seconds": (float, "how much of an audio prompt is used"),
+}
+"""The options that override the model's own `generate` settings."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "request",
+        metavar="REQUEST",
+        help="lyrics with [section] lines, LRC, LeVo's JSON Lines, or a song.json to make again; - is standard input",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="each song is written to DIR/<its id>")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same song (default 0)")
+    parser.add_argument("--model", help=f"recipe of the model: a name or a .yaml file (default {DEFAULT_MODEL})")
+    parser.add_argument("--batch", metavar="N", type=int, default=4, help="songs that are sung together (default 4)")
+    parser.add_argument(
+        "--tracks", default=",".join(TRACKS), help=f"which tracks are written (default {','.join(TRACKS)})"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+    group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
+    for name, (kind, text) in _SETTINGS.items():
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="N" if kind is int else "X", type=kind, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generates the songs of a request file. Everything that can be checked without torch is checked first."""
+    from songkit.output import check_folders
+
+    tracks = _tracks(args.tracks)
+    _check_numbers(args)
+    requests = _read(args.request)
+    check_folders(args.out, [request.id for request in requests])
+    recipe = _load_model(args.model)
+    settings = _settings(recipe, args)
+
+    import torch
+
+    from songkit.generate import generate
+    from songkit.singing import SongModel
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    model = SongModel.load(recipe)
+    start, rows = time.perf_counter(), []
+    with _Bar(model.frame_rate) as bar:
+        songs = generate(
+            model,
+            requests,
+            out=args.out,
+            seed=args.seed,
+            settings=settings,
+            tracks=tracks,
+            batch=args.batch,
+            progress=bar.show,
+        )
+        for folder, song in songs:
+            rows.append(_row(folder, song))
+            if not args.json:
+                bar.write(_sentence(rows[-1]))
+    if args.json:
+        wall = time.perf_counter() - start
+        total = sum(row["seconds"] for row in rows)
+        print(json.dumps({"songs": rows, "seconds": total, "wall_seconds": wall, "rtf": wall / total}, indent=2))
+    return 0
+
+
+def _read(source: str) -> list[SongRequest]:
+    from songkit.output import read_song_json
+    from songkit.request import read_requests
+
+    request = read_song_json(Path(source)) if source.endswith(".json") else None
+    return [request] if request is not None else read_requests(source)
+
+
+def _tracks(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in TRACKS:
+            raise RequestError(
+                f"--tracks: unknown track '{name}'.{did_you_mean(name, TRACKS)} Tracks: {', '.join(TRACKS)}."
+            )
+    if not names:
+        raise RequestError(f"--tracks is empty. Name some of {', '.join(TRACKS)}.")
+    return names
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name in ("batch", "threads"):
+        value = getattr(args, name)
+        if value is not None and not 1 <= value <= 1024:
+            raise RequestError(f"--{name} is {value}; expected 1 to 1024.")
+
+
+def _load_model(name: str | None) -> Recipe:
+    from songkit.recipe import load
+    from songkit.registry import Registry
+
+    registry = Registry.discover()
+    if name is None and DEFAULT_MODEL not in registry.recipes():
+        raise RecipeError(
+            f"there is no model: the default, {DEFAULT_MODEL}, is in a package of its own. Install it with "
+            "'pip install songkit-mini', or name another recipe with --model."
+        )
+    return load(name or DEFAULT_MODEL, registry=registry)
+
+
+def _settings(recipe: Recipe, args: argparse.Namespace) -> GenerateSettings:
+    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    settings = dataclasses.replace(recipe.generate, **given)
+    problems = settings.validate()
+    if problems:
+        raise RequestError("\n".join(f"--{p.split(' ')[0].replace('_', '-')} {p.partition(' ')[2]}" for p in problems))
+    return settings
+
+
+def _row(folder: Path, song: SungSong) -> dict[str, Any]:
+    wall = sum(song.wall_seconds.values())
+    return {
+        "id": song.request.id,
+        "folder": str(folder),
+        "seconds": song.seconds,
+        "finished": song.finished,
+        "song_seed": song.seed,
+        "wall_seconds": song.wall_seconds,
+        "rtf": wall / song.seconds,
+    }
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    end = "ended by itself" if row["finished"] else "cut at the longest length"
+    return f"{row['folder']}: {row['seconds']:.1f} s, {end}, {1 / row['rtf']:.2f} × real time"
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __init__(self, frame_rate: float) -> None:
+        self.frame_rate = frame_rate
+        self.bar: Any = None
+        self.stage: tuple[str, int] | None = None
+        self.started = 0.0
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, progress: Progress) -> None:
+        """Moves the bar; a new stage starts a new one in its place."""
+        if not sys.stderr.isatty():
+            return
+        if self.stage != (progress.stage, progress.first):
+            self._begin(progress)
+        speed = progress.frames / self.frame_rate / max(time.perf_counter() - self.started, 1e-6)
+        self.bar.n = progress.frames
+        self.bar.set_postfix_str(f"{speed:.1f} × real time")
+
+    def write(self, line: str) -> None:
+        """Prints a line above the bar, to standard output."""
+        if self.bar is not None:
+            self.bar.clear()
+        print(line, flush=True)
+
+    def _begin(self, progress: Progress) -> None:
+        from tqdm import tqdm
+
+        if self.bar is not None:
+            self.bar.close()
+        last = progress.first + progress.songs - 1
+        which = f"song {progress.first}" if last == progress.first else f"songs {progress.first}-{last}"
+        self.bar = tqdm(
+            total=progress.most,
+            desc=f"{which} of {progress.total} · {progress.stage}",
+            leave=False,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} frames, {postfix}",
+        )
+        self.stage, self.started = (progress.stage, progress.first), time.perf_counter()
