@@ -58,8 +58,13 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """What relative paths start from: the file's folder, or the current one on the command line."""
+        """The folder of the file, or the current one for the command line."""
         return self.file.parent if self.file else Path.cwd()
+
+    def path(self, text: str) -> Path:
+        """Returns a written path, absolute: `./` and `../` start from the file, all else from the current folder."""
+        beside = text in (".", "..") or text.startswith(("./", "../"))
+        return Path(os.path.abspath(self.folder / text if beside else Path(text).expanduser()))
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,8 @@ def merge(parent: Item, child: Item) -> Item:
 def interpolate(root: Item, problems: Problems) -> Item:
     """Returns `root` with every `${paths.x}`, `${vars.x}` and, inside `paths`, `${oc.env:NAME}` filled in.
 
-    Strings under `paths` become absolute, from the folder of the file that wrote them. What cannot be filled in is
-    added to `problems` and left `???`.
+    Strings under `paths` become absolute, see `Place.path`. What cannot be filled in is added to `problems` and left
+    `???`.
     """
     return _Interpolation(root, problems).walk(root, ())
 
@@ -287,7 +292,7 @@ class _Interpolation:
             self.open.append(name)
             item = self.fill(item, tuple(name.split("."))) if isinstance(item.value, str) else item
             if name.startswith("paths.") and isinstance(item.value, str) and item.value != MISSING:
-                item = replace(item, value=str(item.place.folder / Path(item.value).expanduser()))
+                item = replace(item, value=str(item.place.path(item.value)))
             self.open.pop()
             self.done[name] = item
         return self.done[name]

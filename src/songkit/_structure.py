@@ -30,8 +30,9 @@ class Node:
     id: str
     config: Any
     """Instance of the component's config class. Its `ref` fields are empty: the parts are in `children`."""
-    weights: Path | Literal["random"] | None
-    """The file to load, `"random"` for an explicit choice of fresh weights, or `None` where nothing is said."""
+    weights: Path | Mapping[str, Path] | Literal["random"] | None
+    """The file to load, files by the name of the submodule they are for, `"random"` for an explicit choice of fresh
+    weights, or `None` where nothing is said."""
     children: Mapping[str, Node | Mapping[str, Node]]
     """The nested components by field of the config."""
     revision: int
@@ -162,8 +163,7 @@ class Structure:
         if hint in _SCALARS:
             found = _SCALARS[hint](item)
             if found is not _UNSET:
-                folder = item.place.folder if is_path or hint is Path else None
-                return type(found)(folder / Path(found).expanduser()) if folder else found
+                return type(found)(item.place.path(str(found))) if is_path or hint is Path else found
         name = getattr(hint, "__name__", str(hint))
         expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(name, f"a {name}")
         expected = {"str": "a string", "Path": "a path"}.get(name, expected)
@@ -202,15 +202,18 @@ class Structure:
         default = option.default_factory() if option.default_factory is not dataclasses.MISSING else None
         return {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
 
-    def _weights(self, item: Item | None, path: str) -> Path | Literal["random"] | None:
+    def _weights(self, item: Item | None, path: str) -> Path | dict[str, Path] | Literal["random"] | None:
         if item is None or item.value in (None, MISSING):
             return None
         if item.value == "random":
             return "random"
+        if isinstance(item.value, dict):
+            files = {name: self._weights(child, f"{path}.{name}") for name, child in children(item).items()}
+            return {name: file for name, file in files.items() if isinstance(file, Path)}
         if not isinstance(item.value, str):
-            self._wrong(item, path, "a path or `random`")
+            self._wrong(item, path, "a path, paths by submodule, or `random`")
             return None
-        return item.place.folder / Path(item.value).expanduser()
+        return item.place.path(item.value)
 
     def _union(self, options: tuple[Any, ...], item: Item, path: str, is_path: bool) -> Any:
         if item.value is None and type(None) in options:
@@ -245,7 +248,7 @@ class Structure:
             clock = _CLOCK.fullmatch(item.value)
             if clock and "number" in expected:
                 seconds = 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
-                advice = f" Times are numbers of seconds: write {seconds:g}."
+                advice = f" Times are plain numbers: this is {seconds:g} seconds."
             elif expected == "true or false" and item.value.lower() in ("on", "off", "yes", "no", "y", "n"):
                 advice = f" Write {str(item.value.lower() in ('on', 'yes', 'y')).lower()}."
         elif expected == "a string" and isinstance(item.value, bool | int | float):

@@ -154,7 +154,7 @@ def find(source: str | Path, registry: Registry, folder: Path | None = None) -> 
     Args:
         source: A name, or a path: what ends in `.yaml` or starts with `.`, `/` or `~`.
         registry: Whose plugins' recipes can be named.
-        folder: What relative paths start from; by default the current folder.
+        folder: Of the recipe that names this one; its neighbours need no path, and relative paths start there.
 
     Raises:
         RecipeError: If there is no such recipe.
@@ -165,6 +165,8 @@ def find(source: str | Path, registry: Registry, folder: Path | None = None) -> 
         if path.is_file():
             return path
         raise RecipeError(f"there is no recipe file {path}. Check the path, or list recipes with `songkit recipes ls`.")
+    if folder is not None and (folder / f"{text}.yaml").is_file():
+        return folder / f"{text}.yaml"
     try:
         names = registry.recipes()
     except PluginError as error:
@@ -305,7 +307,7 @@ def _walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> I
 def _node_values(node: Node) -> dict[str, Any]:
     out: dict[str, Any] = {"use": node.id}
     if node.weights is not None:
-        out["weights"] = str(node.weights)
+        out["weights"] = _values(node.weights)
     parts = {"ref", "refs"}
     for option in dataclasses.fields(node.config):
         child = node.children.get(option.name)
