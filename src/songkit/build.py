@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from songkit.checkpoint import load_weights
-from songkit.errors import CheckpointError, LayoutError, PluginError, RecipeError
+from songkit.errors import CheckpointError, LayoutError, PluginError, RecipeError, did_you_mean
 from songkit.recipe import Node, Recipe
 from songkit.types import TokenLayout
 
@@ -115,7 +115,10 @@ def check_fit(parts: Mapping[str, Any]) -> None:
         if conditioner is not None and width is not None:
             reasons += _width_reasons(name, width, "conditioner", conditioner.width)
     if reasons:
-        raise LayoutError("the parts do not fit together:\n" + "\n".join(f"- {r}" for r in dict.fromkeys(reasons)))
+        listed = "\n".join(f"- {reason}" for reason in dict.fromkeys(reasons))
+        raise LayoutError(
+            f"the parts do not fit together:\n{listed}\nGive them the same values in the recipe, or choose other parts."
+        )
 
 
 def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -140,13 +143,28 @@ def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = factory(node.config, **parts, **extra)
-    if isinstance(node.weights, Path):
-        if not isinstance(built, nn.Module):
-            raise CheckpointError(f"{node.origin}: {node.kind} '{node.id}' takes no weights. Delete `weights` there.")
-        load_weights(node.weights, built, component=node.id, revision=node.revision)
-    if node.weights is not None:
+    if node.weights is not None and node.weights != "random":
+        files = {"": node.weights} if isinstance(node.weights, Path) else node.weights
+        for name, file in files.items():
+            target = _submodule(built, name, node)
+            load_weights(file, target, component=node.id, revision=node.revision)
+            given.update(id(parameter) for parameter in target.parameters())
+    if isinstance(node.weights, Path) or node.weights == "random":
         return built, []
     return built, fresh_inside + [name for name, parameter in _parameters(built) if id(parameter) not in given]
+
+
+def _submodule(built: Any, name: str, node: Node) -> nn.Module:
+    if not isinstance(built, nn.Module):
+        raise CheckpointError(f"{node.origin}: {node.kind} '{node.id}' takes no weights. Delete `weights` there.")
+    try:
+        return built.get_submodule(name)
+    except AttributeError:
+        names = [child for child, _ in built.named_children()]
+        raise CheckpointError(
+            f"{node.origin}: {node.kind} '{node.id}' has no submodule '{name}' for which `weights` names a file."
+            f"{did_you_mean(name, names)} It has {', '.join(names) or 'none'}."
+        ) from None
 
 
 def _factory(node: Node) -> Any:

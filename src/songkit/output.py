@@ -242,7 +242,7 @@ def _plain(value: Any) -> Any:
 
 
 def _versions(recipe: Recipe | None) -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in ("songkit", "torch", "numpy")}
+    versions = {name: importlib.metadata.version(name) for name in ("songkit", "torch", "numpy", "matplotlib")}
     if recipe is not None:
         nodes = (recipe.roles[role] for role in _MODEL_ROLES if role in recipe.roles)
         versions.update({node.distribution: node.version for node in nodes})

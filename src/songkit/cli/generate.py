@@ -146,7 +146,8 @@ def _settings(recipe: Recipe, args: argparse.Namespace) -> GenerateSettings:
     settings = dataclasses.replace(recipe.generate, **given)
     problems = settings.validate()
     if problems:
-        raise RequestError("\n".join(f"--{p.split(' ')[0].replace('_', '-')} {p.partition(' ')[2]}" for p in problems))
+        split = (problem.partition(" ") for problem in problems)
+        raise RequestError("\n".join(f"--{name.replace('_', '-')} {text}." for name, _, text in split))
     return settings
 
 
