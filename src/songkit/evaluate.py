@@ -34,10 +34,8 @@ from songkit.recipe import Node
 from songkit.registry import Registry
 from songkit.types import TRACKS, Audio, Song
 
-__all__ = ["DEFAULT_METRICS", "Cell", "Results", "build_metrics", "choose_metrics", "evaluate", "markdown"]
+__all__ = ["Cell", "Results", "build_metrics", "choose", "evaluate", "markdown"]
 
-DEFAULT_METRICS = ("judges/phoneme-errors", "judges/pitch", "judges/structure")
-"""What `songkit evaluate` measures when nothing is said."""
 
 log = logging.getLogger(__name__)
 
@@ -187,25 +185,26 @@ def evaluate(
     )
 
 
-def choose_metrics(ids: Iterable[str], options: Iterable[str], *, registry: Registry) -> dict[str, Node]:
-    """Returns the metrics of some ids, each named by the last part of its id.
+def choose(kind: str, values: Mapping[str, str], options: Iterable[str], *, registry: Registry) -> dict[str, Node]:
+    """Returns components by name, without a recipe.
 
     Args:
-        ids: Such as `judges/phoneme-errors`.
+        kind: Their kind, such as `metric`.
+        values: The id of each by its name.
         options: Texts such as `phoneme-errors.beam=5`.
         registry: What is installed.
 
     Raises:
         RecipeError: With every id and option that is wrong.
     """
-    place = Place(None, text="--metrics")
-    root = Item({}, place, place)
-    for id_ in ids:
-        root = override(root, f"{id_.rpartition('/')[2]}.use={id_}")
+    place = Place(None, text=" ".join(values.values()))
+    root = Item(
+        {name: Item({"use": Item(id_, place, place)}, place, place) for name, id_ in values.items()}, place, place
+    )
     for text in options:
         root = override(root, text)
     problems: Problems = []
-    nodes = Structure(registry, problems).nodes("metric", interpolate(root, problems), "metrics")
+    nodes = Structure(registry, problems).nodes(kind, interpolate(root, problems), kind)
     if problems:
         raise RecipeError([f"{at}: {message}" for at, _, message in problems])
     return nodes

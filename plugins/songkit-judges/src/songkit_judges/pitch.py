@@ -36,8 +36,8 @@ _BINS = 12
 class PitchMetric(KeptMetric):
     """Shares of the sung notes, and of the voiced frames, that are where they should be.
 
-    `in_tune`: notes within the tolerance, of songs whose notes are known; `octave`: notes that are right but for
-    whole octaves; `voiced`: notes in which the tracker finds a voice at all (the others count as not in tune).
+    `voiced`: share of the notes in which the tracker finds a voice at all, of songs whose notes are known. `in_tune`:
+    share of those that are within the tolerance; `octave`: the same but for whole octaves.
     `in_key`: voiced frames within 50 cents of a note of the song's own key, where it is known; chance is 7/12.
     `in_best_key`: the same for the best of all 24 major and natural minor keys, and `best_key_chance`, what a melody
     of the same note lengths at random pitches reaches.
@@ -96,8 +96,8 @@ class PitchMetric(KeptMetric):
 
 
 _SHARES = {
-    "in_tune": ("right", "notes"),
-    "octave": ("octave", "notes"),
+    "in_tune": ("right", "voiced"),
+    "octave": ("octave", "voiced"),
     "voiced": ("voiced", "notes"),
     "in_key": ("in_key", "keyed"),
     "in_best_key": ("best", "frames"),
