@@ -1,0 +1,101 @@
+"""Configs of the core's own components. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["PreparedConfig", "SongFolderConfig", "TrainPlannerConfig", "TrainRefinerConfig", "TransformerConfig"]
+
+
+@dataclass(kw_only=True)
+class PreparedConfig:
+    """Songs and codes that `songkit prepare` has written, memory-mapped."""
+
+    root: str = field(metadata={"path": True})
+    """Folder of the prepared set."""
+    audio: str = ""
+    """Key of the audio, where the folder holds several."""
+    codes: str = ""
+    """Key of the codes, or the id of their tokenizer, where the folder holds several."""
+    start: int | None = None
+    """First song, as in a Python slice: -100 begins with the hundredth from the end."""
+    stop: int | None = None
+    """Song to stop before, as in a Python slice."""
+    min_seconds: float = 0.0
+    """Leaves out shorter songs, in seconds."""
+    max_seconds: float = 0.0
+    """Leaves out longer songs, in seconds; 0 means no limit."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = []
+        if not self.root:
+            problems.append("root is empty: name the folder that 'songkit prepare' wrote")
+        if self.min_seconds < 0 or self.max_seconds < 0:
+            problems.append("min_seconds and max_seconds must not be negative")
+        if self.max_seconds and self.max_seconds < self.min_seconds:
+            problems.append(f"max_seconds ({self.max_seconds:g}) is below min_seconds ({self.min_seconds:g})")
+        return problems
+
+
+@dataclass(kw_only=True)
+class SongFolderConfig:
+    """Real music: a folder (or a manifest) of audio with optional stems, lyrics and descriptions."""
+
+    root: str = field(metadata={"path": True})
+    """Folder of songs, or a JSON Lines manifest."""
+    max_hours: float = 0.5
+    """Longest song, in hours; longer ones are refused."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = []
+        if not self.root:
+            problems.append("root is empty: name a folder of songs or a JSON Lines manifest")
+        if not 0 < self.max_hours <= 24:
+            problems.append(f"max_hours is {self.max_hours:g}, expected above 0 and at most 24")
+        return problems
+
+
+@dataclass(kw_only=True)
+class TransformerConfig:
+    """A Llama-type tower: pre-RMSNorm, rotary positions, SwiGLU, no biases."""
+
+    dim: int = 256
+    """Width."""
+    layers: int = 6
+    """Blocks."""
+    heads: int = 4
+    """Attention heads."""
+    feed_forward: int = 704
+    """Width of the gated feed-forward layer."""
+    rope_base: float = 10000.0
+    """Base of the rotary frequencies (LeVo: 1e5 and 5e5)."""
+    dropout: float = 0.0
+    """Dropout of both residual branches in training, as a probability."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        if self.dim % (2 * self.heads):
+            return [f"dim {self.dim} must be a multiple of 2 x heads ({2 * self.heads})"]
+        return []
+
+
+@dataclass(kw_only=True)
+class TrainPlannerConfig:
+    """Trains a planner and its conditioner on prepared codes."""
+
+    max_seconds: float = 30.0
+    """Longer songs are cut here, in seconds; a cut song teaches no ending."""
+    prompt_seconds: float = 3.0
+    """Length of audio prompts, in seconds."""
+    prompt_share: float = 0.15
+    """How often a song is given a part of itself as audio prompt, as a probability."""
+
+
+@dataclass(kw_only=True)
+class TrainRefinerConfig(TrainPlannerConfig):
+    """Trains a track refiner on the states of a finished planner."""
+
+    freeze_conditioner: bool = False
+    """Whether the conditions stay as the planner's training left them. The planner always does."""

@@ -1,0 +1,185 @@
+"""`songkit prepare`: the songs of any source to flat audio, and their codes, on disk.
+
+Codes are made in a second step from the prepared audio, so they can be added later, or again by another tokenizer,
+with `data: {use: songkit/prepared, root: FOLDER}` and the same folder as the output. `songkit.components.prepared`
+describes and reads the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import pickle
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from songkit._prepare_audio import write_audio
+from songkit.components.prepared import PreparedSource, prepared_keys
+from songkit.errors import LayoutError, OutputError, RecipeError
+
+if TYPE_CHECKING:
+    from songkit.interfaces import DataSource
+    from songkit.recipe import Node, Recipe
+
+__all__ = ["PrepareSummary", "identity", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrepareSummary:
+    """What a prepared set holds after `prepare`."""
+
+    root: str
+    """The folder."""
+    songs: int
+    seconds: float
+    """Length of all songs together."""
+    bytes: int
+    """Size of the audio and codes named below, and of the records."""
+    audio: str
+    """Key of the audio."""
+    codes: str | None
+    """Key of the codes, where the recipe asks for them."""
+    wall_seconds: float
+    """How long this call took."""
+
+
+def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: bool = False) -> PrepareSummary:
+    """Writes a prepared set, or what is missing of it.
+
+    Args:
+        recipe: With the role `data`; and `tokenizer` or `codec` where `prepare.codes` is set.
+        out: The folder. What is finished there is kept; what an interrupted run left is continued.
+        workers: Processes that make or read songs; `prepare.workers` when `None`. The result does not depend on it.
+        progress: Whether to show progress bars.
+
+    Raises:
+        RecipeError: The recipe lacks a role.
+        LayoutError: The tokenizer does not fit the audio.
+        OutputError: The folder cannot be written, is in use, or holds other songs.
+    """
+    began = time.monotonic()
+    settings = recipe.prepare
+    data = _role(recipe, "data")
+    root = Path(out)
+    with _locked(root):
+        if _is_own_set(data, root):
+            audio_key = PreparedSource(root, audio=data.config.audio).audio_key
+        else:
+            source = identity(data)
+            wanted = {
+                "sample_rate": settings.sample_rate,
+                "channels": settings.channels,
+                "tracks": list(settings.tracks),
+            }
+            audio_key = _digest({"source": source, **wanted})
+            if audio_key not in prepared_keys(root, "audio"):
+                write_audio(
+                    _SourceMaker(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe)),
+                    root / f"audio-{audio_key}",
+                    {"key": audio_key, "source": source, **wanted},
+                    workers=workers or settings.workers,
+                    progress=progress,
+                )
+        prepared = PreparedSource(root, audio=audio_key)
+        codes_key = _write_codes(recipe, prepared, progress) if settings.codes else None
+    folders = [root / f"audio-{audio_key}"] + ([root / f"codes-{codes_key}"] if codes_key else [])
+    files = [root / "songs.jsonl", *(file for folder in folders for file in folder.iterdir())]
+    return PrepareSummary(
+        root=str(root),
+        songs=len(prepared),
+        seconds=float(prepared.samples.sum() / prepared.sample_rate),
+        bytes=sum(file.stat().st_size for file in files),
+        audio=audio_key,
+        codes=codes_key,
+        wall_seconds=time.monotonic() - began,
+    )
+
+
+def identity(node: Node) -> dict[str, Any]:
+    """Returns what decides the numbers a component gives, weights apart, as JSON values."""
+    children = {
+        name: identity(child) if not isinstance(child, Mapping) else {k: identity(v) for k, v in child.items()}
+        for name, child in node.children.items()
+    }
+    config = json.loads(json.dumps(dataclasses.asdict(node.config), default=str))
+    return {"id": node.id, "revision": node.revision, "config": config, "children": children}
+
+
+def _write_codes(recipe: Recipe, prepared: PreparedSource, progress: bool) -> str:
+    from songkit._prepare_codes import weights_digest, write_codes
+    from songkit.build import build_roles
+
+    role = "tokenizer" if "tokenizer" in recipe.roles else "codec"
+    node = _role(recipe, role)
+    tokenizer = build_roles(recipe, [role], require_weights=True)[role]
+    parts = {**identity(node), "weights": weights_digest(tokenizer), "audio": prepared.audio_key}
+    key = _digest(parts)
+    if key not in prepared_keys(prepared.root, "codes"):
+        write_codes(prepared, tokenizer, prepared.root / f"codes-{key}", {"key": key, **parts}, progress=progress)
+    return key
+
+
+@dataclasses.dataclass(frozen=True)
+class _SourceMaker:
+    """Makes a recipe's source in a worker process, which starts with nothing imported."""
+
+    plugins: tuple[str, ...]
+    """Local plugin files: what is pickled may be of classes that they define."""
+    recipe: bytes
+
+    def __call__(self) -> DataSource:
+        from songkit.build import build_roles
+        from songkit.registry import Registry
+
+        registry = Registry([])
+        for plugin in self.plugins:
+            registry = registry.with_local(Path(plugin))
+        source: DataSource = build_roles(pickle.loads(self.recipe), ["data"])["data"]
+        return source
+
+
+def _role(recipe: Recipe, role: str) -> Node:
+    if role not in recipe.roles:
+        raise RecipeError(
+            f"recipe {recipe.name}: 'songkit prepare' needs '{role}', which the recipe does not have. "
+            f"Add '{role}: {{use: ...}}'; 'songkit plugins list' shows what there is."
+        )
+    return recipe.roles[role]
+
+
+def _is_own_set(data: Node, root: Path) -> bool:
+    if data.id != "songkit/prepared" or Path(data.config.root).resolve() != root.resolve():
+        return False
+    if data.config.start is not None or data.config.stop is not None or data.config.min_seconds:
+        raise LayoutError(
+            f"'songkit prepare' adds codes to the whole of {root}, but 'data' chooses some of its songs. "
+            "Leave out start, stop, min_seconds and max_seconds."
+        )
+    return True
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Keeps a second `songkit prepare` out of a folder; the lock ends with the process, however it ends."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = (root / ".lock").open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write to {root} ({error}). Choose another folder with --out.") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"another 'songkit prepare' is writing to {root}. Wait for it, or choose another folder with --out."
+            ) from error
+        yield
