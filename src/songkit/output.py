@@ -101,8 +101,8 @@ def write_song(
 
     Args:
         folder: Where to write.
-        song: What to write.
-        recipe: The model that sang it.
+        song: What `recipe`'s model has sung.
+        recipe: Of the model.
         seed: What the song's own seed was made from.
         settings: How it was sampled.
         tracks: Which tracks are written.
@@ -130,7 +130,7 @@ def write_song(
         "seed": seed,
         "song_seed": song.seed,
         "model": _model_record(recipe),
-        "sampling": dataclasses.asdict(settings),
+        "sampling": _sampling_record(settings),
         "tracks": list(tracks),
         "sample_rate": song.sample_rate,
         "seconds": round(song.seconds, 6),
@@ -181,8 +181,7 @@ def read_song_json(path: Path) -> SongRequest | None:
         request = SongRequest(**fields)
         problems = request.validate()
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        problems = [f"it does not hold a request as songkit writes it ({type(error).__name__}: {error}). Restore it."]
-        request = None
+        request, problems = None, [f"not a request as songkit writes it ({type(error).__name__}: {error}). Restore it."]
     if problems or request is None:
         raise RequestError("\n".join(f"{path}: request: {problem}" for problem in problems))
     return request
@@ -191,12 +190,17 @@ def read_song_json(path: Path) -> SongRequest | None:
 def _command(recipe: Recipe | None, seed: int, settings: GenerateSettings, tracks: Sequence[str], threads: int) -> str:
     """Returns the command line that makes the song again, to be run in its folder."""
     options: dict[str, Any] = {"model": _model_name(recipe), "seed": seed, "tracks": ",".join(tracks)}
-    options.update(dataclasses.asdict(settings), threads=threads)
+    options.update(_sampling_record(settings), threads=threads)
     words = ["songkit", "generate", "song.json", "--out", "again"]
     for name, value in options.items():
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
+
+
+def _sampling_record(settings: GenerateSettings) -> dict[str, Any]:
+    """Returns the settings without the number of threads, of which the one that was used is written."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "threads"}
 
 
 def _model_name(recipe: Recipe | None) -> str | None:

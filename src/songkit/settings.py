@@ -154,6 +154,9 @@ class GenerateSettings:
     """Where a song that does not end by itself is cut."""
     prompt_seconds: float = 10.0
     """How much of the start of an audio prompt is used."""
+    threads: int | None = None
+    """CPU threads of torch; None leaves torch's choice. Small models are fastest with 1: their matrices are soon
+    multiplied, and a thread that waits for a busy core holds up all others at every one."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
@@ -165,6 +168,8 @@ class GenerateSettings:
         for name, most in (("max_seconds", 600), ("prompt_seconds", 60)):
             if not 0 < getattr(self, name) <= most:
                 problems.append(f"{name} is {getattr(self, name)}; expected more than 0 and at most {most}")
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            problems.append(f"threads is {self.threads}; expected 1 to 1024, or null for torch's choice")
         for name in ("temperature", "guidance", "repetition_penalty", "refiner_temperature"):
             if getattr(self, name) == float("inf"):
                 problems.append(f"{name} is infinite; expected a number")

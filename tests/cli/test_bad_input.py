@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import subprocess
@@ -254,16 +256,22 @@ def test_the_program_says_it_without_importing_torch(place: Path) -> None:
     assert result.stderr.startswith("error: lyrics.txt:1:")
 
 
-def test_standard_input_is_a_request(place: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "songkit", "generate", "-", "--out", "out", "--model", "model/model.yaml", "--json"],
-        input=LYRICS.encode(),
-        capture_output=True,
-        check=False,
-    )
+def test_standard_input_is_a_request(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(LYRICS.encode())))
 
-    assert result.returncode == 0, result.stderr
-    assert (place / "out/song/song.json").is_file()
+    assert main(["generate", "-", "--out", "out", "--model", "model/model.yaml", "--tracks", "vocal"]) == 0
+    assert sorted(os.listdir(place / "out/song")) == ["song.json", "song.png", "vocal.flac"]
+
+
+def test_json_output_tells_what_was_made(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "lyrics.txt").write_text(LYRICS)
+
+    assert main(["generate", "lyrics.txt", "--out", "out", "--model", "model/model.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    [song] = told["songs"]
+    assert (song["id"], song["folder"]) == ("song", "out/song")
+    assert set(song["wall_seconds"]) == {"plan", "refine", "decode"}
+    assert told["rtf"] == pytest.approx(told["wall_seconds"] / song["seconds"])
 
 
 def test_song_json_makes_the_same_files_again(place: Path) -> None:

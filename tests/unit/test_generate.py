@@ -50,6 +50,16 @@ def model(tmp_path: Path, registry: Registry) -> SongModel:
     return SongModel.load(load(fakes.write_model(folder), registry=registry))
 
 
+@pytest.fixture(autouse=True)
+def quick_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts what would be drawn in the picture's place; test_picture.py tests the drawing."""
+
+    def note(tracks: dict[str, np.ndarray], rate: int, **texts: object) -> bytes:
+        return repr((texts, rate, {name: track.tobytes() for name, track in tracks.items()})).encode()
+
+    monkeypatch.setattr("songkit.picture.draw_song", note)
+
+
 def make(model: SongModel, requests: list[SongRequest], out: Path, **options: object) -> list[tuple[Path, SungSong]]:
     return list(generate(model, requests, out=out, **options))
 

@@ -34,6 +34,7 @@ _SETTINGS: dict[str, tuple[type, str]] = {
     "refiner_top_k": (int, "the same as --top-k for the track refiner"),
     "max_seconds": (float, "where a song that does not end by itself is cut"),
     "prompt_seconds": (float, "how much of an audio prompt is used"),
+    "threads": (int, "CPU threads"),
 }
 """The options that override the model's own `generate` settings."""
 
@@ -52,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tracks", default=",".join(TRACKS), help=f"which tracks are written (default {','.join(TRACKS)})"
     )
-    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
     for name, (kind, text) in _SETTINGS.items():
@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from songkit.output import check_folders
 
     tracks = _tracks(args.tracks)
-    _check_numbers(args)
+    if not 1 <= args.batch <= 1024:
+        raise RequestError(f"--batch is {args.batch}; expected 1 to 1024.")
     requests = _read(args.request)
     check_folders(args.out, [request.id for request in requests])
     recipe = _load_model(args.model)
@@ -75,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from songkit.generate import generate
     from songkit.singing import SongModel
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     model = SongModel.load(recipe)
     start, rows = time.perf_counter(), []
     with _Bar(model.frame_rate) as bar:
@@ -119,13 +120,6 @@ def _tracks(text: str) -> list[str]:
     if not names:
         raise RequestError(f"--tracks is empty. Name some of {', '.join(TRACKS)}.")
     return names
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    for name in ("batch", "threads"):
-        value = getattr(args, name)
-        if value is not None and not 1 <= value <= 1024:
-            raise RequestError(f"--{name} is {value}; expected 1 to 1024.")
 
 
 def _load_model(name: str | None) -> Recipe:
