@@ -228,17 +228,17 @@ def _node_record(node: Node) -> dict[str, Any]:
         "revision": node.revision,
         "options": json.loads(json.dumps(options, default=_plain)),
     }
-    files = {"": node.weights} if isinstance(node.weights, Path) else node.weights
-    if isinstance(files, Mapping):
-        record["weights"] = {name: {"file": file.name, "sha256": _sha256(file)} for name, file in files.items()}
-    elif files is not None:
-        record["weights"] = files
+    if node.weights is not None:
+        files = node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
+        record["weights"] = {name: _weights_record(file) for name, file in files.items()}
     for name, part in node.children.items():
-        named = (
-            {name: part} if not isinstance(part, Mapping) else {f"{name}.{key}": value for key, value in part.items()}
-        )
+        named = {f"{name}.{key}": node for key, node in part.items()} if isinstance(part, Mapping) else {name: part}
         record.setdefault("parts", {}).update({key: _node_record(value) for key, value in named.items()})
     return record
+
+
+def _weights_record(weights: Path | str) -> dict[str, str] | str:
+    return {"file": weights.name, "sha256": _sha256(weights)} if isinstance(weights, Path) else weights
 
 
 def _plain(value: Any) -> Any:
