@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from songkit._compose import MISSING, Item, Problems, children, describe, plain
+from songkit._yaml import MISSING, Item, Problems, children, describe, plain
 from songkit.errors import PluginError, did_you_mean
 from songkit.registry import Registry
 
-__all__ = ["Node", "Structure"]
+__all__ = ["Node", "Structure", "values_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,9 @@ class Node:
     id: str
     config: Any
     """Instance of the component's config class. Its `ref` fields are empty: the parts are in `children`."""
-    weights: Path | Mapping[str, Path] | Literal["random"] | None
-    """The file to load, files by the name of the submodule they are for, `"random"` for an explicit choice of fresh
-    weights, or `None` where nothing is said."""
+    weights: Path | Mapping[str, Path | Literal["random"]] | Literal["random"] | None
+    """The file to load, `"random"` for an explicit choice of fresh weights, either of them by the name of the
+    submodule it is for, or `None` where nothing is said."""
     children: Mapping[str, Node | Mapping[str, Node]]
     """The nested components by field of the config."""
     revision: int
@@ -44,6 +44,17 @@ class Node:
     """Of the distribution."""
     origin: str
     """Where the recipe names it."""
+
+
+def values_of(value: Any) -> Any:
+    """Returns a typed value as a recipe would write it: dataclasses as mappings, tuples as lists, paths as strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: values_of(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {str(key): values_of(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [values_of(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 class _Unset:
@@ -110,6 +121,8 @@ class Structure:
             path: The key path of the mapping, for messages.
             nested: Filled with the components of the `ref` and `refs` fields.
         """
+        if item.value is None:  # `trainer:` with nothing behind it
+            item = dataclasses.replace(item, value={})
         if not isinstance(item.value, dict):
             self.report(item, path, f"expected a mapping of {cls.__name__}'s options, found {describe(item.value)}.")
             return None
@@ -163,7 +176,8 @@ class Structure:
         if hint in _SCALARS:
             found = _SCALARS[hint](item)
             if found is not _UNSET:
-                return type(found)(item.place.path(str(found))) if is_path or hint is Path else found
+                is_path = item.value != "" and (is_path or hint is Path)
+                return type(found)(item.place.path(str(found))) if is_path else found
         name = getattr(hint, "__name__", str(hint))
         expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(name, f"a {name}")
         expected = {"str": "a string", "Path": "a path"}.get(name, expected)
@@ -202,14 +216,14 @@ class Structure:
         default = option.default_factory() if option.default_factory is not dataclasses.MISSING else None
         return {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
 
-    def _weights(self, item: Item | None, path: str) -> Path | dict[str, Path] | Literal["random"] | None:
+    def _weights(self, item: Item | None, path: str) -> Path | dict[str, Any] | Literal["random"] | None:
         if item is None or item.value in (None, MISSING):
             return None
         if item.value == "random":
             return "random"
         if isinstance(item.value, dict):
             files = {name: self._weights(child, f"{path}.{name}") for name, child in children(item).items()}
-            return {name: file for name, file in files.items() if isinstance(file, Path)}
+            return {name: file for name, file in files.items() if isinstance(file, Path) or file == "random"}
         if not isinstance(item.value, str):
             self._wrong(item, path, "a path, paths by submodule, or `random`")
             return None

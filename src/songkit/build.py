@@ -147,7 +147,8 @@ def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple
         files = {"": node.weights} if isinstance(node.weights, Path) else node.weights
         for name, file in files.items():
             target = _submodule(built, name, node)
-            load_weights(file, target, component=node.id, revision=node.revision)
+            if file != "random":
+                load_weights(file, target, component=node.id, revision=node.revision)
             given.update(id(parameter) for parameter in target.parameters())
     if isinstance(node.weights, Path) or node.weights == "random":
         return built, []

@@ -16,22 +16,9 @@ from typing import Any
 
 import yaml
 
-from songkit._compose import (
-    MISSING,
-    Item,
-    Place,
-    Problems,
-    children,
-    describe,
-    interpolate,
-    leaves,
-    merge,
-    override,
-    plain,
-    read_yaml,
-    scalar,
-)
-from songkit._structure import Node, Structure
+from songkit._compose import interpolate, merge, override
+from songkit._structure import Node, Structure, values_of
+from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, plain, read_yaml, scalar
 from songkit.errors import PluginError, RecipeError, did_you_mean
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
@@ -285,7 +272,7 @@ def _resolved(
     out.update({role: _node_values(node) for role, node in roles.items()})
     if metrics:
         out["metrics"] = {name: _node_values(node) for name, node in metrics.items()}
-    out.update({key: _values(settings) for key, settings in sections.items()})
+    out.update({key: values_of(settings) for key, settings in sections.items()})
     named = {**roles, **{f"metrics.{name}": node for name, node in metrics.items()}}
     out["_components"] = {
         path: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
@@ -307,7 +294,7 @@ def _walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> I
 def _node_values(node: Node) -> dict[str, Any]:
     out: dict[str, Any] = {"use": node.id}
     if node.weights is not None:
-        out["weights"] = _values(node.weights)
+        out["weights"] = values_of(node.weights)
     parts = {"ref", "refs"}
     for option in dataclasses.fields(node.config):
         child = node.children.get(option.name)
@@ -316,18 +303,8 @@ def _node_values(node: Node) -> dict[str, Any]:
         elif child is not None:
             out[option.name] = {name: _node_values(part) for name, part in child.items()}
         elif option.init and not parts & set(option.metadata):
-            out[option.name] = _values(getattr(node.config, option.name))
+            out[option.name] = values_of(getattr(node.config, option.name))
     return out
-
-
-def _values(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _values(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-    if isinstance(value, Mapping):
-        return {str(key): _values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_values(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 class _Dumper(yaml.SafeDumper):

@@ -200,11 +200,9 @@ class Song:
         values = dict(record)
         values["sections"] = tuple(Section(tag, tuple(lines)) for tag, lines in values.get("sections", ()))
         if values.get("alignment") is not None:
-            parts = {
-                name: tuple((Note if name == "notes" else Span)(*item) for item in items)
-                for name, items in values["alignment"].items()
-            }
-            values["alignment"] = Alignment(**parts)
+            written = values["alignment"]
+            spans = {name: tuple(Span(*item) for item in items) for name, items in written.items() if name != "notes"}
+            values["alignment"] = Alignment(notes=tuple(Note(*item) for item in written.get("notes", ())), **spans)
         return Song(**values, tracks=tracks or {})
 
 

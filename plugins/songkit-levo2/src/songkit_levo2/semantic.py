@@ -1,0 +1,154 @@
+"""Waveform to ids: one encoder, one quantizer a track, and the features that the diffusion model sees.
+
+LeVo's encoder is a BEST-RQ conformer of 290 M parameters taken at three depths, with a factorised quantizer
+(1024 -> 32 -> 1024, l2-normalised nearest neighbour, dead codes replaced) for each of mix, vocal and accompaniment
+(tencent-ailab/SongGeneration at b1b03ec, codeclm/tokenizer/Flow1dVAE). Here the same parts are small, and the
+encoder is taught by what synthetic songs know: mel spectrum, phones, pitch and chords behind the quantizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from songkit.types import TRACKS
+from songkit_levo2.configs import SemanticConfig, VAEConfig
+from songkit_levo2.layers import ConvNeXt, LogMel, Stack
+
+__all__ = ["Quantized", "Quantizer", "SemanticTokenizer"]
+
+
+@dataclass
+class Quantized:
+    """What a quantizer makes of features [B, F, D]."""
+
+    features: Tensor
+    """[B, F, D]; gradients pass straight through."""
+    ids: Tensor
+    """int64 [B, F]."""
+    commitment: Tensor
+    """Scalar: mean squared distance between the projected features and their codes."""
+
+
+class Quantizer(nn.Module):
+    """A factorised vector quantizer: project, normalise, nearest code by cosine, project back.
+
+    Codes follow the features by exponential averages (VQ-VAE, arXiv 1711.00937, appendix A.1); codes that have
+    not been used for a while are moved onto current features.
+    """
+
+    def __init__(self, width: int, size: int, dim: int) -> None:
+        super().__init__()
+        self.size = size
+        self.down = nn.Linear(width, dim)
+        self.up = nn.Linear(dim, width)
+        self.codes: Tensor
+        self.usage: Tensor
+        self.register_buffer("codes", functional.normalize(torch.randn(size, dim), dim=-1))
+        self.register_buffer("usage", torch.zeros(()).expand(size).clone())
+
+    def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Quantized:
+        """Quantizes features [B, F, D]; in training, `generator` chooses where unused codes go."""
+        with torch.autocast(features.device.type, enabled=False):
+            z = functional.normalize(self.down(features.float()), dim=-1)
+            flat = z.detach().flatten(0, 1)
+            if self.training and generator is not None and not bool(self.usage.any()):
+                self._start(flat, generator)
+            ids = (flat @ self.codes.T).argmax(-1)
+            codes = self.codes[ids].view_as(z)
+            commitment = (z - codes.detach()).square().sum(-1).mean()
+            if self.training and generator is not None:
+                self._follow(flat, ids, generator)
+            passed = z + (codes - z).detach() if self.training else codes
+            return Quantized(self.up(passed), ids.view(z.shape[:-1]), commitment)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Returns the features [B, F, D] of ids [B, F]."""
+        return self.up(self.codes[ids])
+
+    @torch.no_grad()
+    def _start(self, flat: Tensor, generator: torch.Generator) -> None:
+        chosen = flat[torch.randint(len(flat), (self.size,), generator=generator)]
+        jitter = 0.02 * torch.randn(chosen.shape, generator=generator)
+        self.codes.copy_(functional.normalize(chosen + jitter, dim=-1))
+        self.usage.fill_(1.0)
+
+    @torch.no_grad()
+    def _follow(self, flat: Tensor, ids: Tensor, generator: torch.Generator) -> None:
+        counts = torch.bincount(ids, minlength=self.size).float()
+        sums = torch.zeros_like(self.codes).index_add_(0, ids, flat)
+        hit = counts > 0
+        self.usage.mul_(0.98).add_(counts, alpha=0.02)
+        # A code that many features chose moves further than one that a single feature chose.
+        rate = (0.1 * counts[hit] / (0.1 * counts[hit] + 1.0)).sqrt()[:, None]
+        target = functional.normalize(sums[hit], dim=-1)
+        self.codes[hit] = functional.normalize(self.codes[hit].lerp(target, rate), dim=-1)
+        dead = (self.usage < 0.003).nonzero()[:, 0]
+        if len(dead):
+            dead = dead[torch.randperm(len(dead), generator=generator)[:64]]
+            self.codes[dead] = flat[torch.randint(len(flat), (len(dead),), generator=generator)]
+            self.usage[dead] = 0.1
+
+
+class SemanticTokenizer(nn.Module):
+    """Encoder, quantizers and feature decoder of the codec."""
+
+    def __init__(self, config: SemanticConfig, vae: VAEConfig) -> None:
+        super().__init__()
+        self.config, self.merge = config, vae.merge
+        fine, width = config.dims
+        self.mel = LogMel(sample_rate=vae.sample_rate, n_fft=vae.n_fft, hop=vae.hop, n_mels=vae.mels)
+        self.inp = nn.Linear(vae.mels, fine)
+        self.fine = Stack(fine, config.depths[0])
+        self.down = nn.Linear(vae.merge * fine, width)
+        self.blocks = nn.ModuleList(ConvNeXt(width) for _ in range(config.depths[1]))
+        self.norms = nn.ModuleDict({track: nn.LayerNorm(width) for track in TRACKS})
+        self.quantizers = nn.ModuleDict(
+            {track: Quantizer(width, config.codebook_size, config.codebook_dim) for track in TRACKS}
+        )
+        self.track_features = nn.Embedding(len(TRACKS), width)
+        self.features = nn.Sequential(Stack(width, config.feature_depth), nn.LayerNorm(width))
+        self.mel_head = nn.Linear(width, vae.merge * vae.mels)
+        # Two labels a frame: at 25 Hz a phone can be shorter than a frame.
+        self.heads = nn.ModuleDict({name: nn.Linear(width, 2 * size) for name, size in config.teachers.items()})
+
+    def encode(self, wave: Tensor, track: str) -> Tensor:
+        """Returns features [B, F, D] before the quantizer of a track, of its waveform [B, T]."""
+        return self._encode_mel(self.mel(wave), track)
+
+    def ids(self, wave: Tensor, track: str) -> Tensor:
+        """Returns ids int64 [B, F] of a track's waveform [B, T]."""
+        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
+        return quantizer(self.encode(wave, track)).ids
+
+    def decode_features(self, quantized: Tensor, track: str) -> Tensor:
+        """Returns the features [B, F, D] that the diffusion model sees, of quantized ones."""
+        index = torch.tensor(TRACKS.index(track), device=quantized.device)
+        return self.features(quantized + self.track_features(index))
+
+    def features_of(self, ids: Tensor, track: str) -> Tensor:
+        """Returns the features [B, F, D] that the diffusion model sees, of ids [B, F]."""
+        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
+        return self.decode_features(quantizer.embed(ids), track)
+
+    def forward(
+        self, wave: Tensor, track: str, generator: torch.Generator
+    ) -> tuple[Quantized, Tensor, Tensor, dict[str, Tensor]]:
+        """A training pass: quantized, mel [B, F * merge, n_mels], its estimate, and teachers' logits [B, 2 F, V]."""
+        mel = self.mel(wave)
+        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
+        quantized = quantizer(self._encode_mel(mel, track), generator)
+        features = self.decode_features(quantized.features, track)
+        estimate = self.mel_head(features).unflatten(-1, (self.merge, -1)).flatten(1, 2)
+        logits = {name: head(features).unflatten(-1, (2, -1)).flatten(1, 2) for name, head in self.heads.items()}
+        return quantized, mel, estimate, logits
+
+    def _encode_mel(self, mel: Tensor, track: str) -> Tensor:
+        h = self.fine(self.inp(mel))
+        h = self.down(h.unflatten(1, (-1, self.merge)).flatten(2))
+        for block in self.blocks[: self.config.taps[track]]:
+            h = block(h)
+        return self.norms[track](h)

@@ -1,0 +1,1 @@
+"""The core's own components, declared in `songkit.components.plugin` like those of any plugin."""

@@ -1,0 +1,161 @@
+"""A Llama-type decoder: pre-RMSNorm, rotary positions, SwiGLU, no biases (arXiv 2302.13971).
+
+The towers of LeVo are of this form (tencent-ailab/SongGeneration at b1b03ec, codeclm/models/llama).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from songkit.components.configs import TransformerConfig
+from songkit.interfaces.backbone import Backbone, Cache
+
+__all__ = ["Transformer", "build"]
+
+
+def build(config: TransformerConfig) -> Transformer:
+    """Makes a tower with random weights."""
+    return Transformer(config)
+
+
+@dataclass
+class _KeyValues:
+    """Keys and values of one song for every layer, [G, H, capacity, D / H], and which positions count."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    bias: Tensor
+    """[G, 1, 1, capacity]: 0 where a position counts, minus infinity in the padding of the prefix."""
+    positions: Tensor
+    """int64 [G]: the position of each row's next step."""
+    used: int
+
+
+class Transformer(Backbone):
+    """A stack of attention and gated feed-forward layers with a final norm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config, self.width = config, config.dim
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.dim, eps=1e-5)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                # Residual branches start small, so that depth does not raise the variance (GPT-2).
+                branch = name.endswith(("proj.weight", "down.weight"))
+                nn.init.normal_(weight, std=0.02 / (2 * config.layers) ** 0.5 if branch else 0.02)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Runs whole sequences [B, S, D] under a mask [B, S]; see `Backbone.forward`."""
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        rotation = self._rotation(positions)
+        steps = x.shape[1]
+        causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
+        allowed = causal & mask[:, None, None, :]
+        # A padded row would attend to nothing: let it see itself, its state is never used.
+        allowed = allowed | torch.eye(steps, dtype=torch.bool, device=x.device)
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        bias = torch.zeros(allowed.shape, dtype=dtype, device=x.device).masked_fill_(~allowed, float("-inf"))
+        for layer in self.layers:
+            x = layer(x, rotation, bias)
+        return self.norm(x)
+
+    def start(self, x: Tensor, mask: Tensor, capacity: int) -> tuple[Tensor, Cache]:
+        """Runs the prefix [G, P, D] of one song; see `Backbone.start`."""
+        rows, length, _ = x.shape
+        heads, size = self.config.heads, self.config.dim // self.config.heads
+        empty = [x.new_zeros(rows, heads, length + capacity, size) for _ in range(2 * self.config.layers)]
+        bias = x.new_zeros(rows, 1, 1, length + capacity)
+        bias[..., :length].masked_fill_(~mask[:, None, None, :], float("-inf"))
+        cache = _KeyValues(empty[::2], empty[1::2], bias, mask.sum(1), length)
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        rotation = self._rotation(positions)
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        allowed = (causal & mask[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=x.device)
+        full = x.new_zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rotation, full, keep=(cache.keys[i], cache.values[i]))
+        return self.norm(x), cache
+
+    def step(self, x: Tensor, caches: Sequence[Cache | None]) -> Tensor:
+        """Runs one step [N * G, D] of a block of songs; see `Backbone.step`."""
+        live = [(i, cache) for i, cache in enumerate(caches) if isinstance(cache, _KeyValues)]
+        group = len(x) // len(caches)
+        positions = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
+        for i, cache in live:
+            positions[i * group : (i + 1) * group, 0] = cache.positions
+        rotation = self._rotation(positions)
+        h = x[:, None]
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, _Layer)
+            h = layer.step(h, rotation, [(i * group, (i + 1) * group, cache) for i, cache in live], index)
+        for _, cache in live:
+            cache.positions += 1
+            cache.used += 1
+        return self.norm(h)[:, 0]
+
+    def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, 1, S, D / H / 2] of positions [B, S]."""
+        half = self.config.dim // self.config.heads // 2
+        frequencies = self.config.rope_base ** (-torch.arange(half, device=positions.device) / half)
+        angles = positions[:, None, :, None] * frequencies
+        return angles.cos(), angles.sin()
+
+
+class _Layer(nn.Module):
+    def __init__(self, c: TransformerConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = c.heads, c.dropout
+        self.norm1 = nn.RMSNorm(c.dim, eps=1e-5)
+        self.qkv = nn.Linear(c.dim, 3 * c.dim, bias=False)
+        self.proj = nn.Linear(c.dim, c.dim, bias=False)
+        self.norm2 = nn.RMSNorm(c.dim, eps=1e-5)
+        self.gate_up = nn.Linear(c.dim, 2 * c.feed_forward, bias=False)
+        self.down = nn.Linear(c.feed_forward, c.dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        bias: Tensor,
+        keep: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        q, k, v = self._project(x, rotation)
+        if keep is not None:
+            keep[0][:, :, : k.shape[2]], keep[1][:, :, : v.shape[2]] = k, v
+        # Plain products: on CPU the fused attention kernel has a slow backward for such lengths.
+        weights = torch.softmax(q @ k.transpose(-1, -2) + bias, -1)
+        return self._rest(x, (weights @ v).transpose(1, 2).flatten(2))
+
+    def step(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], live: list[tuple[int, int, _KeyValues]], index: int
+    ) -> Tensor:
+        q, k, v = self._project(x, rotation)
+        out = torch.zeros_like(x)
+        for first, last, cache in live:
+            used = cache.used + 1
+            keys, values = cache.keys[index], cache.values[index]
+            keys[:, :, cache.used], values[:, :, cache.used] = k[first:last, :, 0], v[first:last, :, 0]
+            scores = q[first:last] @ keys[:, :, :used].transpose(-1, -2) + cache.bias[..., :used]
+            out[first:last] = (torch.softmax(scores, -1) @ values[:, :, :used]).transpose(1, 2).flatten(2)
+        return self._rest(x, out)
+
+    def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, S, D / H]
+        return _rotate(q, rotation) * q.shape[-1] ** -0.5, _rotate(k, rotation), v
+
+    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + functional.dropout(self.proj(attended), self.dropout, self.training)
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
+        return x + functional.dropout(self.down(functional.silu(gate) * up), self.dropout, self.training)
+
+
+def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = rotation
+    a, b = x.chunk(2, -1)  # rotate-half, as Llama stores it
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)

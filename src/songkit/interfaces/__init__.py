@@ -1,0 +1,23 @@
+"""One abstract base or protocol for every kind of component. See `songkit.types` for the axis letters.
+
+Metrics stand in `songkit.interfaces.metric`, which imports torchmetrics; generating a song does not need it.
+"""
+
+from songkit.interfaces.backbone import Backbone, Cache
+from songkit.interfaces.conditioner import Conditioner
+from songkit.interfaces.planner import Planner, Sampling
+from songkit.interfaces.refiner import TrackRefiner
+from songkit.interfaces.source import DataSource
+from songkit.interfaces.tokenizer import Codec, Tokenizer
+
+__all__ = [
+    "Backbone",
+    "Cache",
+    "Codec",
+    "Conditioner",
+    "DataSource",
+    "Planner",
+    "Sampling",
+    "Tokenizer",
+    "TrackRefiner",
+]

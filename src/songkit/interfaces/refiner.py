@@ -1,0 +1,43 @@
+"""A plan to the codes of every track."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from songkit.interfaces.planner import Sampling
+from songkit.interfaces.tokenizer import Tokenizer
+from songkit.types import Codes, Conditions, Plan, TokenLayout
+
+__all__ = ["TrackRefiner"]
+
+
+class TrackRefiner(nn.Module, ABC):
+    """Refines a plan into the streams of its own layout, in parallel over tracks."""
+
+    source: TokenLayout
+    """The layout of the plans it refines."""
+    source_width: int
+    """Width of the planner's hidden states it reads."""
+    layout: TokenLayout
+
+    def adopt(self, tokenizer: Tokenizer) -> None:
+        """Starts untrained weights from what the tokenizer tells of its codes; by default it does nothing."""
+
+    @abstractmethod
+    def forward(self, plan: Plan, codes: Codes, conditions: Conditions) -> Plan:
+        """Runs teacher-forced; returns a plan of this layout with logits [B, K, F, V]."""
+
+    @abstractmethod
+    def generate(
+        self,
+        plan: Plan,
+        conditions: Conditions,
+        *,
+        sampling: Sampling,
+        seeds: Sequence[int],
+        progress: Callable[[int], None] | None = None,
+    ) -> Codes:
+        """Draws the ids of every track for each song of a plan; lengths are those of the plan."""

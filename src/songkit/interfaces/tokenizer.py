@@ -1,0 +1,55 @@
+"""Audio to codes, and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from songkit.types import Audio, Codes, TokenLayout
+
+__all__ = ["Codec", "Tokenizer"]
+
+
+class Tokenizer(nn.Module, ABC):
+    """Turns audio into codes.
+
+    The declared layout is a promise: ids lie within each stream's size, and T samples give
+    `ceil(T * layout.frame_rate / sample_rate)` frames.
+    """
+
+    layout: TokenLayout
+    sample_rate: int
+    """Samples per second that `encode` expects."""
+    channels: int
+    """Channels that `encode` expects."""
+    tracks: tuple[str, ...]
+    """The tracks that `encode` needs."""
+
+    @abstractmethod
+    def encode(self, audio: Audio) -> Codes:
+        """Turns tracks [B, C, T] at `sample_rate` into ids [B, K, F].
+
+        A song's codes do not depend on the padding behind it or on the other songs of the batch.
+        """
+
+
+class Codec(Tokenizer, ABC):
+    """A tokenizer that can also make audio from codes."""
+
+    decoded_tracks: tuple[str, ...]
+    """The tracks that `decode` makes."""
+
+    @abstractmethod
+    def decode(
+        self, codes: Codes, *, seeds: Sequence[int] = (), progress: Callable[[float], None] | None = None
+    ) -> Audio:
+        """Turns ids [B, K, F] into tracks [B, C, T], with T within one frame of F / frame rate.
+
+        Args:
+            codes: Ids of this codec's layout, or of some of its tracks.
+            seeds: One for each song, for codecs that sample (all 0 if empty). A song's samples depend on its own
+                ids and seed only.
+            progress: Called with the seconds of audio done, summed over songs and tracks.
+        """

@@ -1,0 +1,1 @@
+"""Training loops: what is trained, on which batches, with which losses."""

@@ -1,0 +1,305 @@
+"""The training loop that every task shares: optimizer, schedule, moving average, state.
+
+A task makes its batches from `(seed, step)` and draws its noise from a generator seeded by `(seed, step)`. A training
+that goes on after an interruption therefore does exactly what it would have done, without any recorded position in
+the data and without any recorded state of a random number generator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from songkit.errors import SongkitError
+from songkit.settings import OptimizerSettings, TrainerSettings
+
+__all__ = ["Task"]
+
+
+class Task(lightning.LightningModule, ABC):
+    """What is trained, on which batches, with which losses.
+
+    A subclass is built as `Subclass(config, settings=..., optimizer=..., seed=..., **roles)` with the built components
+    of the recipe's roles, and writes `batch`, `losses` and `exports`; the other methods have working defaults.
+    Tasks that train against an adversary override `optimized` and `update`.
+    """
+
+    unit: str = "items"
+    """What `items` counts, in the plural (`seconds of audio`, `tokens`)."""
+
+    def __init__(self, *, settings: TrainerSettings, optimizer: OptimizerSettings, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.settings = settings
+        self.optimizer_settings = optimizer
+        self.seed = seed
+        self.step = 0
+        """Number of finished steps."""
+        self.elapsed = 0.0
+        """Seconds of training until the end of the last step, over all the parts of an interrupted training."""
+        self.consumed = 0.0
+        """What the finished steps used, in `unit`."""
+        self._frozen: list[nn.Module] = []
+        self._averages: dict[str, Tensor] = {}
+        self._averaged: list[nn.Parameter] = []  # in the order of _averages
+        self._restored: Mapping[str, Any] | None = None
+        self._started = 0.0
+
+    @abstractmethod
+    def batch(self, step: int) -> Any:
+        """Makes the batch of a step: tensors in a tuple, mapping or dataclass, on the CPU.
+
+        A pure function of `self.seed` and `step` (`self.rng(step)`), which may run in another process: it neither
+        reads the weights being trained nor changes the task.
+        """
+
+    @abstractmethod
+    def losses(self, batch: Any, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Returns the losses of a batch, already weighted; scalars.
+
+        Their sum is minimised, except for names that begin with `_`, which are only logged. Runs under autocast when
+        the precision is bf16. Dropout is reproducible as it is; all other noise is drawn from `generator`, which
+        lives on the task's device.
+        """
+
+    @abstractmethod
+    def exports(self) -> Mapping[str, nn.Module]:
+        """Returns the modules whose weights are the result, by role."""
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """Returns the parameters that are trained and averaged."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def optimized(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Returns the parameters of every optimizer, by a name for `descend`."""
+        return {"main": self.trainable()}
+
+    def update(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """Changes the weights once and returns what to log; a task with one optimizer need not override it."""
+        with self.autocast():
+            losses = dict(self.losses(batch, generator))
+        total = torch.stack([value.float() for name, value in losses.items() if not name.startswith("_")]).sum()
+        return {"loss": total.detach(), **losses, "_grad_norm": self.descend(total)}
+
+    def validate_step(self, step: int) -> dict[str, float]:
+        """Returns numbers on held-out data; called without gradients, in eval mode, with the averaged weights."""
+        return {}
+
+    def items(self, batch: Any) -> float:
+        """Returns how much a batch holds, in `unit`; the length of its first tensor's first axis by default."""
+        return float(next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1))
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """Returns a generator for numpy that depends on the seed and the key alone."""
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, *key))))
+
+    def freeze(self, module: nn.Module | None = None) -> Task:
+        """Keeps a module as it is: no gradients, and always in eval mode; the whole task without an argument."""
+        module = self if module is None else module
+        module.requires_grad_(requires_grad=False).eval()
+        self._frozen.append(module)
+        return self
+
+    def autocast(self) -> torch.autocast:
+        """Returns the context in which losses are computed."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    def descend(self, loss: Tensor, name: str = "main") -> Tensor:
+        """Takes one step of the named optimizer down a loss.
+
+        Returns:
+            The norm of the gradient before clipping.
+
+        Raises:
+            SongkitError: If the loss or the gradient is not finite; the weights are untouched then.
+        """
+        optimizer = self._optimizer(name)
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        limit = self.settings.gradient_clip or float("inf")
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        if not torch.isfinite(loss) or not torch.isfinite(norm):
+            raise SongkitError(
+                f"training diverged in step {self.step}: the loss is {float(loss.detach()):.4g} and the norm of its "
+                f"gradient {float(norm):.4g}; finite numbers are expected. Look at that batch (task.batch({self.step})"
+                "), lower optimizer.lr or trainer.gradient_clip, or set trainer.precision to 32, then go on with "
+                "--resume."
+            )
+        optimizer.step()
+        return norm
+
+    def progress(self) -> float:
+        """Returns how much of the training is done, from 0 to 1, by whichever limit is nearer."""
+        steps, minutes = self.settings.max_steps, self.settings.max_minutes
+        by_steps = self.step / steps if steps else 0.0
+        by_time = self.elapsed / (60 * minutes) if minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def learning_rate(self) -> float:
+        """Returns the learning rate of the coming step."""
+        chosen = self.optimizer_settings
+        rise = min(1.0, (self.step + 1) / chosen.warmup_steps) if chosen.warmup_steps else 1.0
+        left = (1.0 - self.progress()) / chosen.decay_fraction if chosen.decay_fraction else 1.0
+        return chosen.lr * rise * (chosen.min_lr_ratio + (1.0 - chosen.min_lr_ratio) * min(1.0, left))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts the averaged weights in place of the trained ones for the duration of a `with` block."""
+        with torch.no_grad():
+            kept = [parameter.clone() for parameter in self._averaged]
+            try:
+                for parameter, average in zip(self._averaged, self._averages.values(), strict=True):
+                    parameter.copy_(average)
+                yield
+            finally:
+                for parameter, value in zip(self._averaged, kept, strict=True):
+                    parameter.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that `restore` needs to go on exactly where this task is."""
+        return {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "consumed": self.consumed,
+            "seed": self.seed,
+            "weights": self.state_dict(),
+            "averages": dict(self._averages),
+            "optimizers": {name: self._optimizer(name).state_dict() for name in self.optimized()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over a state before the training begins."""
+        self.step, self.elapsed, self.consumed = state["step"], state["elapsed"], state["consumed"]
+        self.load_state_dict(state["weights"])
+        self._restored = state
+
+    # From here on: what Lightning calls.
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Makes one AdamW for every entry of `optimized`, with its state when a training is resumed."""
+        chosen = self.optimizer_settings
+        made: list[torch.optim.Optimizer] = []
+        for name, parameters in self.optimized().items():
+            parameters = list(parameters)
+            groups = [
+                {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": chosen.weight_decay},
+                {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            ]
+            optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=chosen.lr,
+                betas=(chosen.betas[0], chosen.betas[1]),
+                eps=chosen.eps,
+                fused=True,
+            )
+            if self._restored is not None:
+                optimizer.load_state_dict(self._restored["optimizers"][name])
+            made.append(optimizer)
+        return made
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Makes the batches of the remaining steps, in order, whatever the number of workers."""
+        workers = self.settings.workers
+        return DataLoader(
+            _Batches(self),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            generator=torch.Generator(),  # or it would draw from the global one
+        )
+
+    def on_fit_start(self) -> None:
+        """Prepares the moving average on the device of the weights."""
+        if self.settings.ema_decay is not None:
+            chosen = {id(parameter) for parameter in self.trainable()}
+            named = {name: parameter for name, parameter in self.named_parameters() if id(parameter) in chosen}
+            saved = self._restored["averages"] if self._restored is not None else {}
+            self._averaged = list(named.values())
+            self._averages = {
+                name: saved.get(name, parameter.detach()).to(self.device, torch.float32, copy=True)
+                for name, parameter in named.items()
+            }
+        self._restored = None
+        self.train()
+
+    def on_train_start(self) -> None:
+        """Starts the clock."""
+        self._started = time.monotonic() - self.elapsed
+
+    def training_step(self, numbered: tuple[int, Any], index: int) -> dict[str, Tensor]:
+        """Does one step; `index` counts from the last resume and is not used."""
+        step, batch = numbered
+        if step != self.step:
+            raise RuntimeError(f"got the batch of step {step} in step {self.step}")
+        seeds = [int(value) for value in np.random.SeedSequence((self.seed, step)).generate_state(2, np.uint64)]
+        # Dropout can only draw from the global generator: seed it for this step, and leave it as it was.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seeds[0])
+            values = self.update(batch, torch.Generator(self.device).manual_seed(seeds[1]))
+        self._average()
+        self.step += 1
+        self.consumed += self.items(batch)
+        self.elapsed = time.monotonic() - self._started
+        return {name: value.detach() for name, value in values.items()}
+
+    def train(self, mode: bool = True) -> Task:
+        """Sets the mode of everything but the frozen modules."""
+        super().train(mode)
+        for module in self._frozen:
+            if module is not self:
+                module.eval()
+        return self
+
+    def _optimizer(self, name: str) -> Any:
+        optimizers = self.optimizers()
+        return optimizers[list(self.optimized()).index(name)] if isinstance(optimizers, list) else optimizers
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self._averages:
+            # Early on a long memory would only remember the random start.
+            decay = min(self.settings.ema_decay or 0.0, 1 - 1 / (self.step + 10))
+            current = [parameter.float() for parameter in self._averaged]
+            torch._foreach_lerp_(list(self._averages.values()), current, 1 - decay)
+
+
+class _Batches(IterableDataset[tuple[int, Any]]):
+    """The numbered batches of the remaining steps; worker w of n makes every n-th."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        step = self._task.step + offset
+        last = self._task.settings.max_steps
+        while last is None or step < last:
+            yield step, self._task.batch(step)
+            step += stride
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, (list, tuple)):
+        for value in batch:
+            yield from _tensors(value)
+    elif hasattr(batch, "__dataclass_fields__"):
+        for name in batch.__dataclass_fields__:
+            yield from _tensors(getattr(batch, name))

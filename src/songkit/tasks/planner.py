@@ -1,0 +1,54 @@
+"""Trains a planner and the conditioner it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from songkit.components.configs import TrainPlannerConfig
+from songkit.interfaces import Planner, Tokenizer
+from songkit.tasks.songs import SongBatch, SongTask
+
+__all__ = ["TrainPlanner"]
+
+
+class TrainPlanner(SongTask):
+    """Next-token cross-entropy of the planned streams, and whatever losses the planner adds."""
+
+    def __init__(
+        self, config: TrainPlannerConfig, *, planner: Planner, codec: Tokenizer | None = None, **parts: Any
+    ) -> None:
+        super().__init__(config, **parts)
+        self.planner = planner
+        self.check_layout(planner.layout.tracks, "planner")
+        if codec is not None:
+            planner.adopt(codec)  # before any training: a resumed task overwrites it with its own weights
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """Planner and conditioner."""
+        return [*self.planner.parameters(), *self.conditioner.parameters()]
+
+    def exports(self) -> dict[str, nn.Module]:
+        """Planner and conditioner."""
+        return {"planner": self.planner, "conditioner": self.conditioner}
+
+    def losses(self, batch: SongBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Cross-entropy in nats per token; the token after the last frame of a whole song is the end of song."""
+        conditions = self.conditions(batch, generator)
+        codes = batch.codes.select(self.planner.layout.tracks)
+        plan = self.planner(codes, conditions)
+        assert plan.logits is not None
+        logits = plan.logits.float()  # [B, K, F + 1, V + 1]
+        frames = torch.arange(logits.shape[2], device=logits.device)
+        targets = functional.pad(codes.ids, (0, 1))
+        targets = targets.masked_fill(frames >= codes.lengths[:, None, None], -100)
+        ends = (frames == codes.lengths[:, None, None]) & batch.complete[:, None, None]
+        targets = targets.masked_fill(ends, logits.shape[-1] - 1)
+        nats = functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
+        known = targets >= 0
+        accuracy = ((logits.argmax(-1) == targets) & known).sum() / known.sum()
+        return {"tokens": nats, "_accuracy": accuracy, **plan.losses}

@@ -1,0 +1,68 @@
+"""Trains a track refiner on the states of a finished planner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from songkit.components.configs import TrainRefinerConfig
+from songkit.interfaces import Planner, Tokenizer, TrackRefiner
+from songkit.tasks.songs import SongBatch, SongTask
+
+__all__ = ["TrainRefiner"]
+
+
+class TrainRefiner(SongTask):
+    """Next-token cross-entropy of every track; planner and text conditions stay as they are (LeVo 2's extension)."""
+
+    def __init__(
+        self,
+        config: TrainRefinerConfig,
+        *,
+        planner: Planner,
+        refiner: TrackRefiner,
+        codec: Tokenizer | None = None,
+        **parts: Any,
+    ) -> None:
+        super().__init__(config, **parts)
+        self.planner, self.refiner = planner, refiner
+        self.check_layout((*planner.layout.tracks, *refiner.layout.tracks), "refiner")
+        self.freeze(planner)
+        if config.freeze_conditioner:
+            self.freeze(self.conditioner)
+        if codec is not None:
+            refiner.adopt(codec)
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """The refiner, and the conditioner unless it is frozen."""
+        conditioner = [] if self.config.freeze_conditioner else list(self.conditioner.parameters())
+        return [*self.refiner.parameters(), *conditioner]
+
+    def exports(self) -> dict[str, nn.Module]:
+        """The refiner and the conditioner."""
+        return {"refiner": self.refiner, "conditioner": self.conditioner}
+
+    def losses(self, batch: SongBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Cross-entropy in nats per token of each track."""
+        # Both towers must be shown the same conditions: the second draw repeats the first.
+        state = generator.get_state()
+        with torch.no_grad():
+            plan = self.planner(batch.codes.select(self.planner.layout.tracks), self.conditions(batch, generator))
+        generator.set_state(state)
+        refined = self.refiner(plan, batch.codes, self.conditions(batch, generator, side="refiner"))
+        assert refined.logits is not None
+        codes = refined.codes
+        logits = refined.logits.float()  # [B, K, F, V]
+        known = (torch.arange(codes.ids.shape[2], device=logits.device) < codes.lengths[:, None])[:, None]
+        targets = codes.ids.masked_fill(~known, -100)
+        losses = {}
+        for k, stream in enumerate(codes.layout.streams):
+            name = f"{stream.track}.{stream.level}"
+            losses[name] = functional.cross_entropy(logits[:, k].flatten(0, 1), targets[:, k].flatten())
+            right = (logits[:, k].argmax(-1) == targets[:, k]) & known[:, 0]
+            losses[f"_accuracy_{name}"] = right.sum() / known.sum()
+        return losses

@@ -1,0 +1,161 @@
+"""Batches of tokenised songs, for the tasks that train on codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from songkit.components.prepared import PreparedSource
+from songkit.errors import LayoutError
+from songkit.interfaces import Conditioner
+from songkit.request import SongRequest
+from songkit.settings import OptimizerSettings, TrainerSettings
+from songkit.tasks.base import Task
+from songkit.types import Codes, Conditions
+
+__all__ = ["SongBatch", "SongTask"]
+
+
+@dataclass
+class SongBatch:
+    """Songs from their beginning, with what was asked for and where in the lyrics they are."""
+
+    requests: list[SongRequest]
+    codes: Codes
+    complete: Tensor
+    """bool [B], whether a song is whole; a cut one has no end to learn."""
+    cursor: Tensor | None
+    """int64 [B, F], the lyrics token of each frame."""
+    prompts: list[Codes | None]
+
+    def to(self, device: torch.device) -> SongBatch:
+        """Returns the batch on a device; prompts stay, the conditioner moves what it embeds."""
+        codes = Codes(self.codes.ids.to(device), self.codes.lengths.to(device), self.codes.layout)
+        cursor = None if self.cursor is None else self.cursor.to(device)
+        return SongBatch(self.requests, codes, self.complete.to(device), cursor, self.prompts)
+
+
+class SongTask(Task):
+    """A task on prepared codes. Batches hold songs of similar length."""
+
+    unit = "frames"
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        conditioner: Conditioner,
+        data: PreparedSource,
+        validation: PreparedSource | None = None,
+        settings: TrainerSettings,
+        optimizer: OptimizerSettings,
+        seed: int,
+    ) -> None:
+        super().__init__(settings=settings, optimizer=optimizer, seed=seed)
+        self.config, self.conditioner = config, conditioner
+        self._data, self._validation = data, validation
+        self._orders = {id(s): np.argsort(s.frames, kind="stable") for s in (data, validation) if s is not None}
+        self._known: dict[tuple[int, int], tuple[SongRequest, np.ndarray | None]] = {}
+
+    def check_layout(self, tracks: tuple[str, ...], name: str) -> None:
+        """Raises `LayoutError` if the data has no codes of the tracks that `name` needs."""
+        for source in (self._data, self._validation):
+            missing = [] if source is None else [t for t in tracks if t not in source.layout.tracks]
+            if missing:
+                raise LayoutError(
+                    f"the {name} needs codes of {', '.join(missing)}; {self._data.root} holds {self._data.layout}. "
+                    "Prepare them with a codec that has these streams."
+                )
+
+    def batch(self, step: int) -> SongBatch:
+        """Songs for one step."""
+        return self._songs(self._data, self.rng(step))
+
+    def items(self, batch: SongBatch) -> float:
+        """Frames in a batch."""
+        return float(batch.codes.lengths.sum())
+
+    def validate_step(self, step: int) -> dict[str, float]:
+        """Mean losses over fixed batches of the validation songs."""
+        if self._validation is None:
+            return {}
+        return self.mean_losses(lambda i: self._songs(self._require_validation(), self.rng(2**31 + i)))
+
+    def mean_losses(self, batch_of: Callable[[int], SongBatch]) -> dict[str, float]:
+        """Means of the losses over `validate_batches` batches."""
+        sums: dict[str, list[float]] = {}
+        for i in range(self.settings.validate_batches):
+            with self.autocast():
+                losses = self.losses(batch_of(i).to(self.device), torch.Generator(self.device).manual_seed(i))
+            for name, value in losses.items():
+                sums.setdefault(name.lstrip("_"), []).append(float(value))
+        return {name: float(np.mean(values)) for name, values in sums.items()}
+
+    def conditions(self, batch: SongBatch, generator: torch.Generator, side: str = "planner") -> Conditions:
+        """Conditions of a batch, with its cursor."""
+        conditions: Conditions = self.conditioner(batch.requests, prompts=batch.prompts, side=side, generator=generator)
+        conditions.cursor = batch.cursor
+        return conditions
+
+    def losses(self, batch: SongBatch, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Written by subclasses."""
+        raise NotImplementedError(f"{type(self).__name__} has no losses")
+
+    def _require_validation(self) -> PreparedSource:
+        assert self._validation is not None
+        return self._validation
+
+    def _songs(self, data: PreparedSource, rng: np.random.Generator) -> SongBatch:
+        size = min(self.settings.batch_size, len(data))
+        # Neighbours in length, four times as many as needed: little padding, yet never the same company twice.
+        window = min(4 * size, len(data))
+        first = int(rng.integers(len(data) - window + 1))
+        chosen = self._orders[id(data)][first + rng.permutation(window)[:size]].tolist()
+        frame_rate = data.layout.frame_rate
+        limit = round(self.config.max_seconds * frame_rate)
+        lengths = np.minimum(data.frames[chosen], limit)
+        ids = np.zeros((size, len(data.layout), int(lengths.max())), np.int64)
+        cursor = np.zeros((size, ids.shape[2]), np.int64)
+        requests, prompts, has_cursor = [], [], False
+        for row, (index, length) in enumerate(zip(chosen, lengths.tolist(), strict=True)):
+            codes = data.codes(index)
+            ids[row, :, :length] = codes[:, :length]
+            request, where = self._request(data, index)
+            requests.append(request)
+            if where is not None:
+                has_cursor = True
+                cursor[row, :length] = where[:length]
+                cursor[row, length:] = where[length - 1]
+            prompts.append(self._prompt(data, codes, rng))
+        return SongBatch(
+            requests,
+            Codes(torch.from_numpy(ids), torch.from_numpy(lengths.astype(np.int64)), data.layout),
+            torch.from_numpy(data.frames[chosen] <= limit),
+            torch.from_numpy(cursor) if has_cursor else None,
+            prompts,
+        )
+
+    def _prompt(self, data: PreparedSource, codes: np.ndarray, rng: np.random.Generator) -> Codes | None:
+        length = round(self.config.prompt_seconds * data.layout.frame_rate)
+        start = int(rng.integers(max(1, codes.shape[1] - length)))
+        if rng.random() >= self.config.prompt_share or codes.shape[1] <= length:
+            return None
+        part = torch.from_numpy(codes[:, start : start + length].astype(np.int64))[None]
+        return Codes(part, torch.tensor([length]), data.layout)
+
+    def _request(self, data: PreparedSource, index: int) -> tuple[SongRequest, np.ndarray | None]:
+        key = (id(data), index)
+        if key not in self._known:
+            song = data[index]
+            request = SongRequest.of(song)
+            where = None
+            if song.alignment is not None:
+                frames, rate = int(data.frames[index]), data.layout.frame_rate
+                where = self.conditioner.cursor(request, song.alignment, frames, rate)
+            self._known[key] = (request, where)
+        return self._known[key]
