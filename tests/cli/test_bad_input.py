@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import wave
@@ -274,13 +276,27 @@ def test_json_output_tells_what_was_made(place: Path, capsys: pytest.CaptureFixt
     assert told["rtf"] == pytest.approx(told["wall_seconds"] / song["seconds"])
 
 
-def test_song_json_makes_the_same_files_again(place: Path) -> None:
+def test_a_polite_kill_while_writing_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "lyrics.txt").write_text(LYRICS)
-    main(["generate", "lyrics.txt", "--out", "a", "--model", "model/model.yaml", "--seed", "5", "--top-k", "7"])
-    again = ["generate", "a/song/song.json", "--out", "b", "--model", "model/model.yaml", "--seed", "5", "--top-k", "7"]
+    monkeypatch.setattr("songkit.picture.draw_song", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
 
-    assert main(again) == 0
+    assert main(["generate", "lyrics.txt", "--out", "out", "--model", "model/model.yaml"]) == 130
+    assert os.listdir(place / "out") == []
+
+
+def test_song_json_alone_makes_the_same_files_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "lyrics.txt").write_text(LYRICS)
+    options = ["--seed", "5", "--top-k", "7", "--tracks", "vocal", "--max-seconds", "1"]
+    main(["generate", "lyrics.txt", "--out", "a", "--model", "model/model.yaml", *options])
+
+    assert main(["generate", "a/song/song.json", "--out", "b"]) == 0
     assert state(place / "a") == state(place / "b")
+
+    command = shlex.split(json.loads((place / "a/song/song.json").read_text())["command"])
+    monkeypatch.chdir(place / "a/song")
+    assert main(command[1:]) == 0
+    again = state(place / "a/song/again/song")
+    assert again == state(place / "b/song")
 
 
 def test_a_damaged_song_json_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,5 +304,9 @@ def test_a_damaged_song_json_is_refused(place: Path, capsys: pytest.CaptureFixtu
 
     assert main(["generate", "song.json", "--out", "out", "--model", "model/model.yaml"]) == 2
     assert "song.json: request:" in capsys.readouterr().err
+    request = '{"id": "song", "sections": [{"tag": "verse", "lines": ["la"]}], "prompt_audio": null}'
+    (place / "song.json").write_text('{"format": 1, "request": ' + request + ', "sampling": {"top_k": "many"}}')
+    assert main(["generate", "song.json", "--out", "out"]) == 2
+    assert "song.json: the options of the song are damaged" in capsys.readouterr().err
     shutil.rmtree(place / "model")
     assert os.listdir(place) == ["song.json"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -44,15 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "request",
         metavar="REQUEST",
-        help="lyrics with [section] lines, LRC, LeVo's JSON Lines, or a song.json to make again; - is standard input",
+        help="lyrics with [section] lines, LRC, LeVo's JSON Lines, or a song.json to make again with the options it "
+        "was made with; - is standard input",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="each song is written to DIR/<its id>")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same song (default 0)")
+    parser.add_argument("--seed", metavar="N", type=int, help="same seed, same song (default 0)")
     parser.add_argument("--model", help=f"recipe of the model: a name or a .yaml file (default {DEFAULT_MODEL})")
     parser.add_argument("--batch", metavar="N", type=int, default=4, help="songs that are sung together (default 4)")
-    parser.add_argument(
-        "--tracks", default=",".join(TRACKS), help=f"which tracks are written (default {','.join(TRACKS)})"
-    )
+    parser.add_argument("--tracks", help=f"which tracks are written (default {','.join(TRACKS)})")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
     for name, (kind, text) in _SETTINGS.items():
@@ -63,10 +63,11 @@ def run(args: argparse.Namespace) -> int:
     """Generates the songs of a request file. Everything that can be checked without torch is checked first."""
     from songkit.output import check_folders
 
-    tracks = _tracks(args.tracks)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, which cleans up
+    requests = _read(args)
+    tracks = _tracks(args.tracks or ",".join(TRACKS))
     if not 1 <= args.batch <= 1024:
         raise RequestError(f"--batch is {args.batch}; expected 1 to 1024.")
-    requests = _read(args.request)
     check_folders(args.out, [request.id for request in requests])
     recipe = _load_model(args.model)
     settings = _settings(recipe, args)
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             model,
             requests,
             out=args.out,
-            seed=args.seed,
+            seed=args.seed or 0,
             settings=settings,
             tracks=tracks,
             batch=args.batch,
@@ -102,12 +103,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(source: str) -> list[SongRequest]:
+def _read(args: argparse.Namespace) -> list[SongRequest]:
+    """Reads the requests; a song.json also fills in the options that the command line leaves open."""
     from songkit.output import read_song_json
     from songkit.request import read_requests
 
-    request = read_song_json(Path(source)) if source.endswith(".json") else None
-    return [request] if request is not None else read_requests(source)
+    request = read_song_json(Path(args.request)) if args.request.endswith(".json") else None
+    if request is None:
+        return read_requests(args.request)
+    values = json.loads(Path(args.request).read_bytes())
+    try:
+        told = {name: kind(values["sampling"][name]) for name, (kind, _) in _SETTINGS.items() if name != "threads"}
+        told |= {"seed": int(values["seed"]), "threads": int(values["threads"]), "tracks": ",".join(values["tracks"])}
+        told["model"] = values["model"] and values["model"]["name"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(
+            f"{args.request}: the options of the song are damaged ({type(error).__name__}: {error}). Restore the file, "
+            "or write its lyrics as a request of their own."
+        ) from error
+    for name, value in told.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return [request]
 
 
 def _tracks(text: str) -> list[str]:
