@@ -59,6 +59,9 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         namespace, unknown = super().parse_known_args(args, namespace)
+        if hasattr(namespace, "overrides"):  # argparse does not look for key=value any more behind an option
+            namespace.overrides += [word for word in unknown if "=" in word and not word.startswith("-")]
+            unknown = [word for word in unknown if "=" not in word or word.startswith("-")]
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             self.error(f"unknown argument '{unknown[0]}'.{did_you_mean(unknown[0].split('=')[0], flags)}")
