@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from songkit.errors import OutputError, RequestError, did_you_mean
-from songkit.request import STRUCTURE_TAGS, SUNG_TAGS, SongRequest, safe_id, section_problems
+from songkit.request import STRUCTURE_TAGS, SongRequest, line_problems, safe_id, section_problems
 from songkit.types import TIERS, Section
 
 __all__ = [
-    "TIME_TAG",
+    "TIMED_LINE",
     "format_levo",
     "format_lrc",
     "format_text",
@@ -36,7 +36,10 @@ __all__ = [
 MAX_BYTES = 1_000_000
 """Largest request file; two hours of lyrics are a tenth of it."""
 
-TIME_TAG = re.compile(r"\[(\d{1,4}):(\d{1,2}(?:[.:]\d{1,3})?)\]")
+TIMED_LINE = re.compile(r"^[ \t]*((?:\[\d{1,4}:\d{1,2}(?:[.:]\d{1,3})?\][ \t]*)+)", re.MULTILINE)
+"""Matches a line of LRC up to its words."""
+
+_TIME = re.compile(r"(\d+):(\d+(?:[.:]\d+)?)")
 _SECTION_LINE = re.compile(r"\[([^\[\]:]*)\](.*)")
 _HEADER_LINE = re.compile(r"([A-Za-z_]+)\s*:\s*(.*)")
 _LRC_HEADER = re.compile(r"\[([A-Za-z#_]+):(.*)\]")
@@ -109,6 +112,7 @@ def parse_text(text: str, path: Path) -> SongRequest:
             draft.open_section(section[1], number)
             if section[2].strip():
                 draft.add_problem(number, f"words follow the tag [{section[1]}]. Put them on lines of their own.")
+                draft.add_line(section[2].strip(), number)
         elif line and draft.sections:
             draft.add_line(line, number)
         elif header and header[1].lower() in _HEADERS:
@@ -170,7 +174,7 @@ def _levo_draft(line: str, number: int, path: Path) -> _Draft:
     draft = _Draft(path, first_line=number)
     try:
         fields = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}:{number}: not JSON: {error}. Each line is one object in braces.") from error
     if not isinstance(fields, dict):
         raise RequestError(f"{path}:{number}: expected an object with idx and gt_lyric, found {line[:60]!r}.")
@@ -222,10 +226,11 @@ def parse_lrc(text: str, path: Path) -> SongRequest:
     waiting: list[tuple[int, str]] = []  # lines without a time take that of the next line that has one
     for number, raw in enumerate(text.split("\n"), 1):
         line = " ".join(raw.split())
-        times = TIME_TAG.findall(line)
-        words = " ".join(_WORD_TIME.sub(" ", TIME_TAG.sub(" ", line)).split())
+        timed_line = TIMED_LINE.match(line)
         header = _LRC_HEADER.fullmatch(line)
-        if times:
+        if timed_line:
+            times = _TIME.findall(timed_line[1])
+            words = " ".join(_WORD_TIME.sub(" ", line[timed_line.end() :]).split())
             starts = [60.0 * int(minutes) + float(seconds.replace(":", ".")) for minutes, seconds in times]
             timed += [(min(starts), *entry) for entry in waiting]
             timed += [(start, number, words) for start in starts]
@@ -301,7 +306,8 @@ class _Draft:
     path: Path
     first_line: int = 1
     headers: dict[str, str] = field(default_factory=dict)
-    sections: list[tuple[str, list[str], int]] = field(default_factory=list)
+    sections: list[tuple[str, int, list[tuple[str, int]]]] = field(default_factory=list)
+    """Tag and line number, and the same of the words below."""
     problems: list[tuple[int, str]] = field(default_factory=list)
     loose: int = 0
 
@@ -313,7 +319,8 @@ class _Draft:
             self.add_problem(line, f"'{name}' is given a second time. Delete one of the two.")
         self.headers[name] = value
         if name == "tier" and value not in TIERS:
-            self.add_problem(line, f"unknown tier '{value}'.{did_you_mean(value, TIERS)} Tiers: {', '.join(TIERS)}.")
+            hint = did_you_mean(value, TIERS) or f" Tiers: {', '.join(TIERS)}."
+            self.add_problem(line, f"unknown tier '{value}'.{hint}")
         if name == "prompt" and not self._prompt(value).is_file():
             self.add_problem(line, f"the prompt {self._prompt(value)} is not a file. Check the path.")
 
@@ -322,18 +329,11 @@ class _Draft:
         if tag in _BARE:
             _log.warning("%s:%d: [%s] is read as [%s-short]", self.path, line, tag, tag)
             tag = f"{tag}-short"
-        self.sections.append((tag, [], line))
+        self.sections.append((tag, line, []))
 
     def add_line(self, words: str, line: int) -> None:
-        if not words:
-            return
-        tag, lines, _ = self.sections[-1]
-        if not lines or tag in SUNG_TAGS:
-            lines.append(words)
-        if not words.isprintable():
-            self.add_problem(line, f"the line {words!r} holds a control character. Delete it.")
-        elif words.startswith("["):
-            self.add_problem(line, f"the line {words!r} starts with a bracket but is no tag. Close or delete it.")
+        if words:
+            self.sections[-1][2].append((words, line))
 
     def add_loose_line(self, words: str, line: int, header: str = "") -> None:
         self.loose += 1
@@ -348,19 +348,21 @@ class _Draft:
     def finish(self) -> SongRequest:
         request = SongRequest(
             id=self.headers.get("id", safe_id(self.path.stem)),
-            sections=tuple(Section(tag, tuple(lines)) for tag, lines, _ in self.sections),
+            sections=tuple(Section(tag, tuple(words for words, _ in lines)) for tag, _, lines in self.sections),
             description=self.headers.get("description", ""),
             tier=self.headers.get("tier", TIERS[-1]),
             prompt_audio=self._prompt(self.headers["prompt"]) if self.headers.get("prompt") else None,
         )
         located = list(self.problems)
-        for section, (_, _, line) in zip(request.sections, self.sections, strict=True):
-            located += [(line, problem) for problem in section_problems(section)]
+        for section, (_, number, lines) in zip(request.sections, self.sections, strict=True):
+            located += [(number, problem) for problem in section_problems(section)]
+            located += [(line, problem) for words, line in lines for problem in line_problems(words)]
         told = {problem for _, problem in located}
-        if not self.loose:
+        if not self.loose:  # where a tag is missing, what follows from that is no news
             located += [(self.first_line, problem) for problem in request.validate() if problem not in told]
         if located:
-            raise RequestError("\n".join(f"{self.path}:{line}: {problem}" for line, problem in sorted(located)))
+            lines_of_message = (f"{self.path}:{line}: {problem}" for line, problem in sorted(located))
+            raise RequestError("\n".join(dict.fromkeys(lines_of_message)))
         return request
 
     def _prompt(self, value: str) -> Path:

@@ -16,25 +16,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from songkit._compose import Item, Place, Problems, interpolate, override
-from songkit._structure import Structure
 from songkit.build import build
 from songkit.errors import (
     AudioError,
     CheckpointError,
     OutputError,
     PluginError,
-    RecipeError,
     RequestError,
     SongkitError,
 )
 from songkit.interfaces.metric import SongMetric
 from songkit.interfaces.source import DataSource
 from songkit.recipe import Node
-from songkit.registry import Registry
 from songkit.types import TRACKS, Audio, Song
 
-__all__ = ["Cell", "Results", "build_metrics", "choose", "evaluate", "markdown"]
+__all__ = ["Cell", "Results", "build_metrics", "evaluate", "markdown"]
 
 
 log = logging.getLogger(__name__)
@@ -183,31 +179,6 @@ def evaluate(
         {name: _compute(metric, cells, name) for name, metric in metrics.items()},
         {name: _describe(metric, (nodes or {}).get(name)) for name, metric in metrics.items()},
     )
-
-
-def choose(kind: str, values: Mapping[str, str], options: Iterable[str], *, registry: Registry) -> dict[str, Node]:
-    """Returns components by name, without a recipe.
-
-    Args:
-        kind: Their kind, such as `metric`.
-        values: The id of each by its name.
-        options: Texts such as `phoneme-errors.beam=5`.
-        registry: What is installed.
-
-    Raises:
-        RecipeError: With every id and option that is wrong.
-    """
-    place = Place(None, text=" ".join(values.values()))
-    root = Item(
-        {name: Item({"use": Item(id_, place, place)}, place, place) for name, id_ in values.items()}, place, place
-    )
-    for text in options:
-        root = override(root, text)
-    problems: Problems = []
-    nodes = Structure(registry, problems).nodes(kind, interpolate(root, problems), kind)
-    if problems:
-        raise RecipeError([f"{at}: {message}" for at, _, message in problems])
-    return nodes
 
 
 def build_metrics(nodes: Mapping[str, Node]) -> dict[str, SongMetric]:

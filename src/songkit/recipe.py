@@ -23,7 +23,7 @@ from songkit.errors import PluginError, RecipeError, did_you_mean
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
 
-__all__ = ["FORMAT", "ROLES", "Node", "Recipe", "dump", "find", "headline", "load"]
+__all__ = ["FORMAT", "ROLES", "Node", "Recipe", "choose", "dump", "find", "headline", "load"]
 
 FORMAT = 1
 """Version of the recipe format that this songkit reads and writes."""
@@ -125,6 +125,29 @@ def load(
         origins={key: str(item.place) for key, item in leaves(root)},
         missing=tuple(key for key, _ in written_missing),
     )
+
+
+def choose(kind: str, ids: Mapping[str, str], options: Iterable[str] = (), *, registry: Registry) -> dict[str, Node]:
+    """Returns components by name, without a recipe.
+
+    Args:
+        kind: Their kind, such as `metric`.
+        ids: The id of each by its name.
+        options: Texts such as `phoneme-errors.beam=5`.
+        registry: What is installed.
+
+    Raises:
+        RecipeError: With every id and option that is wrong.
+    """
+    place = Place(None, text=" ".join(ids.values()))
+    root = Item({name: Item({"use": Item(id_, place, place)}, place, place) for name, id_ in ids.items()}, place, place)
+    for text in options:
+        root = override(root, text)
+    structure = Structure(registry)
+    nodes = structure.nodes(kind, root, kind)
+    if structure.problems:
+        raise RecipeError(_located(structure.problems))
+    return nodes
 
 
 def dump(recipe: Recipe) -> str:

@@ -69,11 +69,13 @@ class SongRequest:
         """Returns everything that is wrong with the request, each as a sentence with its remedy."""
         problems = [*_id_problems(self.id)]
         if self.tier not in TIERS:
-            problems.append(f"unknown tier '{self.tier}'.{did_you_mean(self.tier, TIERS)} Tiers: {', '.join(TIERS)}.")
-        if "\n" in self.description or not _printable(self.description):
+            hint = did_you_mean(self.tier, TIERS) or f" Tiers: {', '.join(TIERS)}."
+            problems.append(f"unknown tier '{self.tier}'.{hint}")
+        if not self.description.isprintable():
             problems.append("the description holds a line break or a control character. Write it on one line.")
         for section in self.sections:
             problems += section_problems(section)
+            problems += [problem for line in section.lines for problem in line_problems(line)]
         if not any(section.lines for section in self.sections):
             problems.append("there is no sung line. Put words below a [verse], [chorus] or [bridge] line.")
         return problems
@@ -100,7 +102,7 @@ def read_requests(path: str | Path) -> list[SongRequest]:
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".json") or text.lstrip().startswith("{"):
         return formats.parse_levo(text, path)
-    if suffix == ".lrc" or formats.TIME_TAG.search(text):
+    if suffix == ".lrc" or formats.TIMED_LINE.search(text):
         return [formats.parse_lrc(text, path)]
     return [formats.parse_text(text, path)]
 
@@ -150,26 +152,31 @@ def write_lrc(path: str | Path, request: SongRequest, starts: Iterable[float] | 
 
 
 def section_problems(section: Section) -> list[str]:
-    """Returns what is wrong with one section."""
+    """Returns what is wrong with a section apart from its lines."""
     if section.tag not in STRUCTURE_TAGS:
-        hint = did_you_mean(section.tag, STRUCTURE_TAGS)
-        return [f"unknown section tag [{section.tag}].{hint} Tags: {', '.join(STRUCTURE_TAGS)}."]
+        hint = did_you_mean(section.tag, STRUCTURE_TAGS) or f" Tags: {', '.join(STRUCTURE_TAGS)}."
+        return [f"unknown section tag [{section.tag}].{hint}"]
     if section.tag in INSTRUMENTAL_TAGS and section.lines:
         return [
             f"[{section.tag}] is instrumental but holds the line {section.lines[0]!r}. "
             "Move the words below a [verse], [chorus] or [bridge] line."
         ]
-    problems = []
     if section.tag in SUNG_TAGS and not section.lines:
-        problems.append(f"[{section.tag}] has no words. Add lines below it, or use [inst-short] for music alone.")
-    for line in section.lines:
-        if line != " ".join(line.split()) or not line:
-            problems.append(f"the line {line!r} is empty or has stray spaces. Trim it.")
-        if not _printable(line):
-            problems.append(f"the line {line!r} holds a control character. Delete it.")
-        if line.startswith("["):
-            problems.append(f"the line {line!r} starts with a bracket, which begins a section tag. Delete the bracket.")
-    return problems
+        return [f"[{section.tag}] has no words. Add lines below it, or use [inst-short] for music alone."]
+    return []
+
+
+def line_problems(line: str) -> list[str]:
+    """Returns what is wrong with a line of lyrics."""
+    if not any(c.isalnum() for c in line):
+        return [f"the line {line!r} holds no word. Delete it."]
+    if not line.isprintable():
+        return [f"the line {line!r} holds a control character. Delete it."]
+    if line != " ".join(line.split()):
+        return [f"the line {line!r} has stray spaces. Trim it."]
+    if line.startswith("["):
+        return [f"the line {line!r} starts with a bracket but is no section tag. Close or delete the bracket."]
+    return []
 
 
 def _id_problems(name: str) -> list[str]:
@@ -184,10 +191,6 @@ def _id_problems(name: str) -> list[str]:
 def safe_id(name: str) -> str:
     """Returns `name` with everything that an id may not hold replaced by `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:100] or "song"
-
-
-def _printable(text: str) -> bool:
-    return all(c.isprintable() for c in text)
 
 
 def _valid(request: SongRequest) -> SongRequest:

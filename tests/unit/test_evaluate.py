@@ -9,11 +9,12 @@ import torch
 from songkit.audio import write_flac
 from songkit.cli import evaluate as command
 from songkit.errors import AudioError, OutputError, PluginError, RecipeError, RequestError
-from songkit.evaluate import choose, evaluate, markdown
+from songkit.evaluate import evaluate, markdown
 from songkit.generated import read_generated
 from songkit.interfaces.metric import MetricInfo, SongMetric
 from songkit.output import request_record
 from songkit.plugin import Component, hookimpl
+from songkit.recipe import choose
 from songkit.registry import Registry
 from songkit.request import SongRequest
 from songkit.types import Alignment, ArrayTrack, Section, Song, Span

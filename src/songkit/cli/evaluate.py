@@ -84,8 +84,8 @@ def _open(
     source: str, metrics: Sequence[str] | None, options: Sequence[str], registry: Any
 ) -> tuple[DataSource | Sequence[Song], Mapping[str, Node]]:
     """Returns the songs to judge and the metrics, which are checked before the songs are looked at."""
-    from songkit.evaluate import choose
     from songkit.generated import read_generated
+    from songkit.recipe import choose
 
     folder = Path(source)
     nodes: Mapping[str, Node] = {}

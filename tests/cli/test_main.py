@@ -1,0 +1,169 @@
+"""The command line: quick, without torch, with one clear message for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from songkit.cli import COMMANDS, main
+from songkit.errors import SongkitError
+
+TORCH_FREE = [
+    ["--help"],
+    ["--version"],
+    ["plugins", "list"],
+    ["plugins", "list", "--json", "--kind", "source"],
+    ["plugins", "show", "songkit/prepared"],
+    ["recipes", "ls"],
+    ["recipes", "validate", "levo2/mini/vae"],
+    ["recipes", "show", "levo2/mini/vae", "--origins"],
+    *([command, "--help"] for command in COMMANDS),
+]
+
+
+def run_python(code, **env):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
+
+
+def run(capsys, *words):
+    status = main(words)
+    streams = capsys.readouterr()
+    return status, streams.out, streams.err
+
+
+def test_listings_and_help_import_no_torch():
+    code = f"""
+import contextlib, io, sys
+from songkit.cli import main
+for words in {TORCH_FREE}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        status = main(words)
+        assert status == 0, (words, status)
+    slow = {{"torch", "numpy", "lightning"}} & set(sys.modules)
+    assert not slow, (words, slow)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plugins", "list"], ["recipes", "ls"], ["recipes", "validate", "mini/song"]]
+)
+def test_listings_and_help_answer_in_a_quarter_of_a_second(words):
+    def once():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "songkit", *words], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "COMMAND"),
+        (["plguins"], "unknown command 'plguins'. Did you mean 'plugins'?"),
+        (["plugins"], "ACTION"),
+        (
+            ["plugins", "list", "--jsn"],
+            "unknown argument '--jsn'. Did you mean '--json'? See `songkit plugins list --help`",
+        ),
+        (["plugins", "list", "--kin", "codec"], "unknown argument '--kin'. Did you mean '--kind'?"),
+        (["plugins", "list", "--kind", "codek"], "unknown kind 'codek'. Did you mean 'codec'?"),
+        (["plugins", "show", "songkit/preprd"], "unknown component 'songkit/preprd'. Did you mean 'songkit/prepared'?"),
+        (["plugins", "show", "songkit/prepared", "--kind", "codec"], "'songkit/prepared' is a source, not a codec."),
+        (["recipes", "show", "levo2/mini/vea"], "unknown recipe 'levo2/mini/vea'. Did you mean 'levo2/mini/vae'?"),
+        (["recipes", "validate", "levo2/mini/vae", "trainer.max_stps=3"], "Did you mean 'max_steps'?"),
+        (
+            ["recipes", "validate", "levo2/mini/vae", "--trainer.max_steps=3"],
+            "unknown argument '--trainer.max_steps=3'",
+        ),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_2(capsys, words, told):
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_plugins_are_listed_and_shown_as_json(capsys):
+    status, out, _ = run(capsys, "plugins", "list", "--json")
+    listed = json.loads(out)
+    assert status == 0
+    assert "songkit" in [plugin["name"] for plugin in listed["plugins"]]
+    assert ("source", "songkit/prepared") in [(row["kind"], row["id"]) for row in listed["components"]]
+    _, out, _ = run(capsys, "plugins", "show", "songkit/prepared", "--json")
+    assert all(option["meaning"] for option in json.loads(out)[0]["options"])
+
+
+def test_a_broken_plugin_is_listed_with_its_error(capsys, tmp_path, monkeypatch):
+    (tmp_path / "songkit_broken-1.dist-info").mkdir()
+    (tmp_path / "songkit_broken-1.dist-info" / "METADATA").write_text("Name: songkit-broken\nVersion: 1\n")
+    (tmp_path / "songkit_broken-1.dist-info" / "entry_points.txt").write_text("[songkit]\nbroken = no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    status, out, _ = run(capsys, "plugins", "list")
+    assert status == 0
+    assert "broken is broken: ModuleNotFoundError: No module named 'no_such_module'" in out
+
+
+def test_a_shown_recipe_is_a_recipe(capsys, tmp_path):
+    _, out, _ = run(capsys, "recipes", "show", "levo2/mini/vae", "trainer.max_steps=7")
+    (tmp_path / "again.yaml").write_text(out)
+    _, again, _ = run(capsys, "recipes", "show", str(tmp_path / "again.yaml"))
+    assert "max_steps: 7" in again
+    assert again == out
+
+
+def test_all_faults_of_all_recipes_are_told(capsys, tmp_path):
+    (tmp_path / "bad.yaml").write_text("format: 1\nseed: x\ntrainer: {max_stepz: 3}\n")
+    status, out, err = run(capsys, "recipes", "validate", str(tmp_path / "bad.yaml"), "--json")
+    assert status == 2
+    assert len(json.loads(out)[0]["problems"]) == 2
+    status, out, err = run(capsys, "recipes", "validate", str(tmp_path / "bad.yaml"))
+    assert (status, out) == (2, "")
+    assert err.count("bad.yaml") == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (SongkitError("it is wrong"), 2, "error: it is wrong\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_exit_statuses(capfd, monkeypatch, error, status, told):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr("songkit.cli.plugins.run", fail)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    assert main(["plugins", "list"]) == status
+    assert capfd.readouterr().err == told
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fail(args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("songkit.cli.plugins.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["plugins", "list"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    done = run_python(
+        "import subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'songkit', 'plugins', 'list'], stdout=-1, stderr=-1)\n"
+        "p.stdout.close()\nprint(p.stderr.read().decode(), p.wait())"
+    )
+    assert done.stdout.split() == ["0"]

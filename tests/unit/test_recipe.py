@@ -1,0 +1,368 @@
+"""Recipes: merged, typed and checked, with every fault in its place."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from songkit import _yaml
+from songkit.errors import RecipeError
+from songkit.plugin import Component, hookimpl, ref, refs
+from songkit.recipe import Recipe, _Dumper, dump, headline, load
+from songkit.registry import Registry
+
+
+@dataclass(kw_only=True)
+class TowerConfig:
+    """A backbone."""
+
+    dim: int = 8
+    """Width."""
+    act: Literal["gelu", "silu"] = "silu"
+    """Activation."""
+
+
+@dataclass(kw_only=True)
+class PartConfig:
+    """Nested options."""
+
+    rate: float = 1.0
+    """Per second."""
+
+
+@dataclass(kw_only=True)
+class PlannerConfig:
+    """A planner."""
+
+    size: int
+    """Needed."""
+    causal: bool = True
+    """Whether."""
+    seconds: float | None = None
+    """Long."""
+    name: str = "x"
+    """Of it."""
+    pair: tuple[float, float] = (0.0, 1.0)
+    """Two."""
+    sizes: list[int] = field(default_factory=lambda: [1, 2])
+    """Many."""
+    shares: dict[str, float] = field(default_factory=lambda: {"a": 0.5})
+    """By name."""
+    part: PartConfig = field(default_factory=PartConfig)
+    """Nested."""
+    file: str = field(default="", metadata={"path": True})
+    """Somewhere."""
+    tower: Any = ref("backbone")
+    second: Any = ref("backbone", optional=True)
+    rewards: Any = refs("reward")
+
+    def validate(self) -> list[str]:
+        """Tells."""
+        return [] if self.size > 0 else [f"size is {self.size}; expected more than 0"]
+
+
+class Plugin:
+    """The plugin of these tests."""
+
+    revision = 1
+
+    @hookimpl
+    def songkit_components(self):
+        def declare(kind, name, config, example):
+            return Component(
+                kind=kind, name=name, config=config, factory="x:y", example=example, revision=self.revision
+            )
+
+        return [
+            declare("backbone", "tower", TowerConfig, TowerConfig()),
+            declare("backbone", "other", TowerConfig, TowerConfig()),
+            declare("planner", "planner", PlannerConfig, PlannerConfig(size=1)),
+            declare("reward", "reward", PartConfig, PartConfig()),
+            declare("metric", "metric", PartConfig, PartConfig()),
+        ]
+
+
+REGISTRY = Registry([]).with_modules({"t": Plugin()})
+PLANNER = "planner: {use: t/planner, size: 3, tower: {use: t/tower, dim: 4}}\n"
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Returns a function that writes a recipe and returns its path; the current folder is another one."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+    def write(text: str, name: str = "r.yaml", version: str = "format: 1\n") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(version + text)
+        return path
+
+    return write
+
+
+def problems(path: Path, *overrides: str, **options: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load(path, overrides, registry=REGISTRY, **options)
+    return [problem.replace(f"{path.parent}/", "") for problem in caught.value.problems]
+
+
+def read(path: Path, *overrides: str, **options: Any) -> Recipe:
+    return load(path, overrides, registry=options.pop("registry", REGISTRY), **options)
+
+
+# --- composing -----------------------------------------------------------------------------------------------
+
+
+def test_options_reach_the_config_with_their_types(write):
+    text = "planner: {use: t/planner, size: 1e1, seconds: 2, pair: [1, 2], shares: {b: 1}, part: {rate: 3}, tower: "
+    text += "t/tower}\n"
+    node = read(write(text + "seed: 7\n")).roles["planner"]
+    config = node.config
+    assert (config.size, config.seconds, config.pair) == (10, 2.0, (1.0, 2.0))
+    assert (config.shares, config.part, config.tower) == ({"a": 0.5, "b": 1.0}, PartConfig(rate=3.0), None)
+    assert (node.children["tower"].id, node.children["tower"].config) == ("t/tower", TowerConfig())
+    assert "second" not in node.children
+    assert node.children["rewards"] == {}
+
+
+def test_parents_come_first_and_overrides_last(write):
+    write("seed: 1\ntrainer: {max_steps: 1, batch_size: 1, log_every: 1}\n", "base/a.yaml")
+    write("seed: 2\ntrainer: {batch_size: 2}\n", "base/b.yaml")
+    path = write("defaults: [base/a, ./base/b.yaml]\ntrainer: {log_every: 3}\n")
+    recipe = read(path, "trainer.threads=4")
+    assert recipe.seed == 2
+    trainer = recipe.trainer
+    assert (trainer.max_steps, trainer.batch_size, trainer.log_every, trainer.threads) == (1, 2, 3, 4)
+
+
+def test_lists_replace(write):
+    write("planner: {use: t/planner, size: 1, sizes: [1, 2, 3], tower: t/tower}\n", "a.yaml")
+    recipe = read(write("defaults: [a]\nplanner: {sizes: [9]}\n"))
+    assert recipe.roles["planner"].config.sizes == [9]
+
+
+def test_another_use_drops_the_options_of_the_old_one(write):
+    write(PLANNER, "a.yaml")
+    for change in ("{tower: {use: t/other}}", "{tower: t/other}"):
+        tower = read(write(f"defaults: [a]\nplanner: {change}\n")).roles["planner"].children["tower"]
+        assert (tower.id, tower.config.dim) == ("t/other", 8)
+
+
+def test_the_same_use_keeps_the_options(write):
+    write(PLANNER, "a.yaml")
+    for change in ("{tower: {use: t/tower, act: gelu}}", "{tower: {act: gelu}}"):
+        tower = read(write(f"defaults: [a]\nplanner: {change}\n")).roles["planner"].children["tower"]
+        assert tower.config == TowerConfig(dim=4, act="gelu")
+
+
+def test_an_id_alone_takes_options_from_an_override(write):
+    path = write("planner: {use: t/planner, size: 1, tower: t/tower}\n")
+    assert read(path, "planner.tower.dim=5").roles["planner"].children["tower"].config.dim == 5
+
+
+def test_null_takes_a_component_away(write):
+    path = write(PLANNER + "metrics: {m: t/metric}\n")
+    assert list(read(path).metrics) == ["m"]
+    recipe = read(path, "planner=null", "metrics.m=null")
+    assert (dict(recipe.roles), dict(recipe.metrics)) == ({}, {})
+
+
+def test_references_keep_types_and_fill_texts(write, monkeypatch):
+    monkeypatch.setenv("ROOT", "/data")
+    text = "vars: {n: 3, name: 'a-${vars.n}'}\npaths: {root: '${oc.env:ROOT}', file: '${paths.root}/f'}\n"
+    text += (
+        "planner: {use: t/planner, size: '${vars.n}', name: '${vars.name}!', file: '${paths.file}', tower: t/tower}\n"
+    )
+    config = read(write(text)).roles["planner"].config
+    assert (config.size, config.name, config.file) == (3, "a-3!", "/data/f")
+
+
+def test_paths_start_from_the_file_only_with_a_leading_dot(write, tmp_path):
+    write("planner: {use: t/planner, size: 1, file: ./f, weights: ../w.safetensors, tower: t/tower}\n", "deep/a.yaml")
+    path = write("defaults: [deep/a]\npaths: {x: data}\nplanner: {tower: {weights: '${paths.x}/t'}}\n")
+    node = read(path).roles["planner"]
+    assert node.config.file == str(tmp_path / "deep" / "f")
+    assert node.weights == tmp_path / "w.safetensors"
+    assert node.children["tower"].weights == tmp_path / "cwd" / "data" / "t"
+    assert read(path, "planner.weights=random").roles["planner"].weights == "random"
+
+
+def test_a_resolved_recipe_loads_to_the_same_values(write):
+    text = PLANNER + "metrics: {m: {use: t/metric, rate: 1e-9}}\nvars: {a: '1e-5', b: 'on', c: '007', d: null}\n"
+    recipe = read(write(text + "optimizer: {lr: 1e-7}\n"), "planner.weights=w", "planner.name='1:30'")
+    again = read(write(dump(recipe), "again.yaml", version=""))
+    assert again.resolved == recipe.resolved
+    assert again.roles["planner"].config == recipe.roles["planner"].config
+    assert again.resolved["planner"]["tower"] == {"use": "t/tower", "dim": 4, "act": "silu"}
+
+
+def test_another_revision_is_refused_unless_allowed(write):
+    path = write(dump(read(write(PLANNER))), "old.yaml", version="")
+    plugin = Plugin()
+    plugin.revision = 2
+    newer = Registry([]).with_modules({"t": plugin})
+    with pytest.raises(RecipeError, match="'t/planner' was at revision 1 and is now at 2"):
+        read(path, registry=newer)
+    assert read(path, registry=newer, allow_revision=True).roles["planner"].revision == 2
+
+
+def test_origins_name_file_or_override(write):
+    write("seed: 3\n", "a.yaml")
+    path = write("defaults: [a]\ntrainer: {max_steps: 3}\n")
+    origins = read(path, "trainer.threads=2").origins
+    assert origins["seed"].endswith("a.yaml:2:7")
+    assert origins["trainer.max_steps"] == f"{path}:3:22"
+    assert origins["trainer.threads"] == "command line `trainer.threads=2`"
+
+
+def test_the_first_comment_is_the_headline(write):
+    assert headline(write("", version="# What it does.\n# More.\nformat: 1\n")) == "What it does."
+    assert headline(write("")) == ""
+
+
+def test_a_local_plugin_is_used_from_a_recipe(write, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from songkit.plugin import Component, hookimpl\nfrom songkit.settings import PrepareSettings as C\n"
+        "@hookimpl\ndef songkit_components():\n"
+        "    return [Component(kind='source', name='mine', config=C, factory=f'{__name__}:C', example=C())]\n"
+    )
+    node = read(write("plugins: [./mine.py]\ndata: {use: local/mine, workers: 2}\n")).roles["data"]
+    assert node.config.workers == 2
+    assert isinstance(sys.modules[node.factory.split(":")[0]], types.ModuleType)
+
+
+# --- faults --------------------------------------------------------------------------------------------------
+
+
+def test_every_fault_is_told_at_once_in_order(write):
+    path = write(
+        "planner:\n  use: t/planner\n  sise: 3\n  causal: on\n  tower: {use: t/towr}\n"
+        "trainer: {max_steps: 0, max_minutes: 1:30}\noptimiser: {}\npaths: {x: '???'}\n"
+    )
+    assert problems(path, "planner.tower.dmi=3", "optimizer.lr=high", "planner.file=${paths.y}") == [
+        "r.yaml:2:1 (planner): `size` is needed by PlannerConfig.",
+        "r.yaml:4:3 (planner.sise): 'sise' is no option of PlannerConfig. Did you mean 'size'?",
+        "r.yaml:5:11 (planner.causal): expected true or false, found 'on'. Write true.",
+        "r.yaml:6:16 (planner.tower.use): unknown backbone 't/towr'. Did you mean 't/tower'? Known: t/other, t/tower.",
+        "r.yaml:7:38 (trainer.max_minutes): expected a number, found '1:30'. "
+        "Times are plain numbers: this is 90 seconds.",
+        "r.yaml:8:1 (optimiser): unknown key 'optimiser'. Did you mean 'optimizer'?",
+        "r.yaml:9:12 (paths.x): this has to be given, for example as `paths.x=...` on the command line.",
+        "command line `planner.file=${paths.y}` (planner.file): there is no `paths.y`. "
+        "Add it under `paths`, or give it as `paths.y=...`.",
+        "command line `optimizer.lr=high` (optimizer.lr): expected a number, found 'high'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (": :\n", "not YAML"),
+        ("a: {b: ${vars.c}}\n", 'quote "${...}"'),
+        ("seed: 1\nseed: 2\n", "r.yaml:3:1: the key 'seed' is already at"),
+        ("1: 2\n", "r.yaml:2:1: the key 1 is not a string"),
+        (
+            "seed: !!python/object/apply:os.system [ls]\n",
+            "the tag tag:yaml.org,2002:python/object/app",
+        ),
+        ("vars: {a: &x 1, b: *x}\n", "anchors and aliases are not part of recipes"),
+        ("vars: " + "[" * 100 + "]" * 100 + "\n", "nested deeper than 64"),
+        ("vars: {a: " + "x" * 1_000_000 + "}\n", "larger than 1 MB"),
+        ("---\nseed: 1\n", "several YAML documents"),
+        ("seed: 1.5\n", "r.yaml:2:7 (seed): expected a whole number, found 1.5"),
+        ("planner: {size: 3}\n", "a planner is needed; name one by `use`. Known: t/planner."),
+        ("planner: [1]\n", "a planner is needed"),
+        ("planner: t/tower\n", "'t/tower' is a backbone, not a planner."),
+        ("planner: {use: t/planner, size: 1}\n", "(planner.tower): a backbone is needed"),
+        (
+            "planner: {use: t/planner, size: 0, tower: t/tower}\n",
+            "r.yaml:2:33 (planner.size): size is 0; expected",
+        ),
+        ("planner: {use: t/planner, size: 1, tower: {use: t/tower, act: gleu}}\n", "Did you mean 'gelu'?"),
+        ("planner: {use: t/planner, size: 1, name: 3, tower: t/tower}\n", 'expected a string, found 3. Quote it: "3".'),
+        (
+            "planner: {use: t/planner, size: 1, pair: [1], tower: t/tower}\n",
+            "expected a list of 2 values, found a",
+        ),
+        (
+            "planner: {use: t/planner, size: 1, rewards: [t/reward], tower: t/tower}\n",
+            "mapping from names to rewards",
+        ),
+        ("planner: {use: t/planner, size: 1, weights: 3, tower: t/tower}\n", "(planner.weights): expected a path"),
+        ("trainer: 3\n", "expected a mapping of TrainerSettings's options, found 3."),
+        ("trainer: {precision: 16}\n", "16 is none of 32, bf16."),
+        ("vars: {a: '${vars.b}', b: '${vars.a}'}\n", "refer to each other in a circle"),
+        ("vars: {a: '${seed}'}\n", "refers to neither `paths` nor `vars`"),
+        ("vars: {a: '${oc.env:HOME}'}\n", "the environment may be read inside `paths` only"),
+        ("paths: {a: '${oc.env:NO_SUCH_VARIABLE}'}\n", "the environment has no 'NO_SUCH_VARIABLE'"),
+        ("vars: {a: 'x${vars.b'}\n", "unfinished"),
+        ("defaults: [r]\n", "recipes are each other's `defaults`"),
+        ("defaults: [nope]\n", "r.yaml:2:12 (defaults): unknown recipe 'nope'"),
+        ("defaults: nope\n", "expected a list of recipes"),
+        ("plugins: [./nope.py]\n", "(plugins): "),
+    ],
+)
+def test_each_fault_is_told_with_its_place(write, text, told):
+    assert told in "\n".join(problems(write(text)))
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("", "(format): expected 1, it is missing. Write `format: 1`."),
+        ("format: 2\n", "r.yaml:1:9 (format): expected 1, found 2. Install a newer songkit."),
+        ("- 1\n", "r.yaml:1:1: a recipe is a mapping of keys to values, not a list."),
+    ],
+)
+def test_the_format_is_checked(write, version, told):
+    assert told in "\n".join(problems(write("", version=version)))
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "a..b=3", "trainer.max_steps=[", "--seed=3"])
+def test_a_malformed_override_is_refused(write, text):
+    assert problems(write(""), text)[0].startswith(f"command line `{text}`")
+
+
+def test_missing_values_can_be_allowed(write):
+    path = write("planner: {use: t/planner, size: '???', tower: '???'}\npaths: {x: '???'}\n")
+    recipe = read(path, allow_missing=True)
+    assert recipe.missing == ("planner.size", "planner.tower", "paths.x")
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="there is no recipe file"):
+        load(tmp_path / "none.yaml", registry=REGISTRY)
+
+
+# --- laws ----------------------------------------------------------------------------------------------------
+
+
+@settings(derandomize=True, deadline=None)
+@given(value=st.text() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False) | st.booleans() | st.none())
+def test_every_value_that_is_dumped_is_read_back(value):
+    text = yaml.dump({"k": value}, Dumper=_Dumper, allow_unicode=True)
+    read_back = _yaml.plain(_yaml.parse(text, _yaml.Place(None)))["k"]
+    assert (type(read_back), read_back) == (type(value), value)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(text=st.text() | st.text("formatusedplnr: {}[]'\"&*!?#,.-\n$123", max_size=80))
+def test_any_text_is_a_recipe_or_a_recipe_error(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text("format: 1\n" + text, "utf-8", errors="replace")
+    try:
+        load(path, registry=REGISTRY)
+    except RecipeError as error:
+        told = list(error.problems)
+    else:
+        told = ["it is a recipe"]
+    assert all(told)
