@@ -58,7 +58,7 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     used = re.findall(r"\buse: ((?:songkit|levo2|mini|synth|judges)/[\w-]+)", code)
     named = re.findall(r"`((?:songkit|levo2|mini|synth|judges)/[\w/-]+)`", text)
     run = re.findall(r"^songkit ([\w-]+)", code, re.MULTILINE)
-    files = re.findall(r"\b(?:examples|requirements)/[\w.-]+", text)
+    files = re.findall(r"\b(?:examples|requirements|benchmarks)/[\w.-]+", text)
 
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [name for name in [*used, *named] if name not in ids] == []
