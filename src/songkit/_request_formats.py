@@ -1,40 +1,22 @@
 """The three file formats of requests: plain text, LeVo's JSON Lines, LRC.
 
-Each parser gathers all faults of its file and raises once; `_Draft` is a request under construction that remembers
-the line of everything in it.
+Each parser gathers all faults of its file and raises once.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from songkit.errors import OutputError, RequestError, did_you_mean
-from songkit.request import STRUCTURE_TAGS, SongRequest, line_problems, safe_id, section_problems
-from songkit.types import TIERS, Section
+from songkit._request_draft import HEADERS, Draft, header_values
+from songkit.errors import RequestError, did_you_mean
+from songkit.request import SongRequest
 
-__all__ = [
-    "TIMED_LINE",
-    "format_levo",
-    "format_lrc",
-    "format_text",
-    "parse_levo",
-    "parse_lrc",
-    "parse_text",
-    "read_text_file",
-    "write_file",
-]
-
-MAX_BYTES = 1_000_000
-"""Largest request file; two hours of lyrics are a tenth of it."""
+__all__ = ["TIMED_LINE", "format_levo", "format_lrc", "format_text", "parse_levo", "parse_lrc", "parse_text"]
 
 TIMED_LINE = re.compile(r"^[ \t]*((?:\[\d{1,4}:\d{1,2}(?:[.:]\d{1,3})?\][ \t]*)+)", re.MULTILINE)
 """Matches a line of LRC up to its words."""
@@ -45,57 +27,9 @@ _HEADER_LINE = re.compile(r"([A-Za-z_]+)\s*:\s*(.*)")
 _LRC_HEADER = re.compile(r"\[([A-Za-z#_]+):(.*)\]")
 _WORD_TIME = re.compile(r"<\d{1,4}:\d{1,2}(?:[.:]\d{1,3})?>")
 _LRC_METADATA = frozenset(("ti", "ar", "al", "au", "lr", "by", "offset", "length", "re", "tool", "ve", "#"))
-_HEADERS = ("id", "description", "tier", "prompt")
 _LEVO_FIELDS = ("idx", "gt_lyric", "descriptions", "prompt_audio_path", "auto_prompt_audio_type", "tier")
-_BARE = ("intro", "outro", "inst")
 
 _log = logging.getLogger(__name__)
-
-
-def read_text_file(path: Path) -> str:
-    """Returns the text of a request file (`-`: standard input), line ends made one, byte order mark left out."""
-    try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot read the request: {error.strerror}. Check the path.") from error
-    if len(data) > MAX_BYTES:
-        size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "more than 1 MB"
-        raise RequestError(
-            f"{path}: the request has {size}; requests are at most 1 MB. Is this the right file? Split a long list of "
-            "songs."
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RequestError(
-            f"{path}:{line}: byte {error.start} ({data[error.start]:#04x}) is not UTF-8. Save the file as UTF-8."
-        ) from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.strip():
-        raise RequestError(f"{path}: the file is empty. Write sections such as [verse] with their lines below.")
-    return text
-
-
-def write_file(path: Path, text: str) -> None:
-    """Writes a text file beside its place and moves it there, so that no half of it is ever seen."""
-    try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror}. Choose a folder that can be written.") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        Path(partial).unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write: {error.strerror}. Choose a folder that can be written.") from error
 
 
 # --- plain text ----------------------------------------------------------------------------------------------
@@ -103,7 +37,7 @@ def write_file(path: Path, text: str) -> None:
 
 def parse_text(text: str, path: Path) -> SongRequest:
     """Reads one request from plain text."""
-    draft = _Draft(path)
+    draft = Draft(path)
     for number, raw in enumerate(text.split("\n"), 1):
         line = " ".join(raw.split())
         section = _SECTION_LINE.fullmatch(line)
@@ -115,7 +49,7 @@ def parse_text(text: str, path: Path) -> SongRequest:
                 draft.add_line(section[2].strip(), number)
         elif line and draft.sections:
             draft.add_line(line, number)
-        elif header and header[1].lower() in _HEADERS:
+        elif header and header[1].lower() in HEADERS:
             draft.set_header(header[1].lower(), header[2], number)
         elif line:
             draft.add_loose_line(line, number, header[1] if header else "")
@@ -124,7 +58,7 @@ def parse_text(text: str, path: Path) -> SongRequest:
 
 def format_text(request: SongRequest, path: Path) -> str:
     """Returns a request as plain text for a file at `path`."""
-    headers = "".join(f"{name}: {value}\n" for name, value in _header_values(request, path))
+    headers = "".join(f"{name}: {value}\n" for name, value in header_values(request, path))
     sections = ("\n".join((f"[{s.tag}]", *s.lines)) + "\n" for s in request.sections)
     return "\n".join((headers, *sections))
 
@@ -166,12 +100,12 @@ def format_levo(request: SongRequest, path: Path) -> str:
         sections.append(f"[{section.tag}] {words}{'.' if words.isascii() else ''}" if lines else f"[{section.tag}]")
     fields: dict[str, Any] = {"idx": request.id, "gt_lyric": " ; ".join(sections)}
     names = {"description": "descriptions", "prompt": "prompt_audio_path", "tier": "tier"}
-    fields.update((names[name], value) for name, value in _header_values(request, path) if name != "id")
+    fields.update((names[name], value) for name, value in header_values(request, path) if name != "id")
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _levo_draft(line: str, number: int, path: Path) -> _Draft:
-    draft = _Draft(path, first_line=number)
+def _levo_draft(line: str, number: int, path: Path) -> Draft:
+    draft = Draft(path, first_line=number)
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -221,7 +155,7 @@ def parse_lrc(text: str, path: Path) -> SongRequest:
     Lines are put in the order of their times. Sections start at lines that hold a tag alone; in a file without
     tags they are the blocks between empty lines: `[chorus]` where the same words come again, else `[verse]`.
     """
-    draft = _Draft(path)
+    draft = Draft(path)
     timed: list[tuple[float, int, str]] = []  # (seconds, line number, words or tag or nothing)
     waiting: list[tuple[int, str]] = []  # lines without a time take that of the next line that has one
     for number, raw in enumerate(text.split("\n"), 1):
@@ -235,12 +169,12 @@ def parse_lrc(text: str, path: Path) -> SongRequest:
             timed += [(min(starts), *entry) for entry in waiting]
             timed += [(start, number, words) for start in starts]
             waiting = []
-        elif header and header[1].lower() in _HEADERS:
+        elif header and header[1].lower() in HEADERS:
             draft.set_header(header[1].lower(), header[2].strip(), number)
         elif header and header[1].lower() in _LRC_METADATA:
             continue
         elif header:
-            hint = did_you_mean(header[1].lower(), (*_HEADERS, *_LRC_METADATA))
+            hint = did_you_mean(header[1].lower(), (*HEADERS, *_LRC_METADATA))
             draft.add_problem(number, f"unknown LRC field [{header[1]}:].{hint}")
         elif not line or _SECTION_LINE.fullmatch(line):
             waiting.append((number, line))
@@ -273,7 +207,7 @@ def format_lrc(request: SongRequest, path: Path, starts: Iterable[float] | None 
             f"request '{request.id}' has {count} sung lines but {len(times)} start times, or they do not ascend. "
             "Give one time for each line, in order."
         )
-    out = [f"[{name}:{value}]" for name, value in _header_values(request, path)]
+    out = [f"[{name}:{value}]" for name, value in header_values(request, path)]
     upcoming = iter(times)
     for section in request.sections:
         out.append(f"[{section.tag}]")
@@ -296,86 +230,3 @@ def _tag_blocks(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
         if block:
             tagged += [(block[0][0], "[chorus]" if words.count(lines) > 1 else "[verse]"), *block]
     return tagged
-
-
-# --- drafts --------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Draft:
-    path: Path
-    first_line: int = 1
-    headers: dict[str, str] = field(default_factory=dict)
-    sections: list[tuple[str, int, list[tuple[str, int]]]] = field(default_factory=list)
-    """Tag and line number, and the same of the words below."""
-    problems: list[tuple[int, str]] = field(default_factory=list)
-    loose: int = 0
-
-    def add_problem(self, line: int, problem: str) -> None:
-        self.problems.append((line, problem))
-
-    def set_header(self, name: str, value: str, line: int) -> None:
-        if name in self.headers:
-            self.add_problem(line, f"'{name}' is given a second time. Delete one of the two.")
-        self.headers[name] = value
-        if name == "tier" and value not in TIERS:
-            hint = did_you_mean(value, TIERS) or f" Tiers: {', '.join(TIERS)}."
-            self.add_problem(line, f"unknown tier '{value}'.{hint}")
-        if name == "prompt" and not self._prompt(value).is_file():
-            self.add_problem(line, f"the prompt {self._prompt(value)} is not a file. Check the path.")
-
-    def open_section(self, name: str, line: int) -> None:
-        tag = re.sub(r"[\s_]+", "-", re.sub(r"[\s\d]+$", "", name.strip().lower()))
-        if tag in _BARE:
-            _log.warning("%s:%d: [%s] is read as [%s-short]", self.path, line, tag, tag)
-            tag = f"{tag}-short"
-        self.sections.append((tag, line, []))
-
-    def add_line(self, words: str, line: int) -> None:
-        if words:
-            self.sections[-1][2].append((words, line))
-
-    def add_loose_line(self, words: str, line: int, header: str = "") -> None:
-        self.loose += 1
-        if self.loose == 1:
-            hint = did_you_mean(header.lower(), _HEADERS) if header else ""
-            self.add_problem(
-                line,
-                f"the line {words[:60]!r} stands before the first section tag.{hint} Put a tag such as [verse] on a "
-                f"line above it. Tags: {', '.join(STRUCTURE_TAGS)}.",
-            )
-
-    def finish(self) -> SongRequest:
-        request = SongRequest(
-            id=self.headers.get("id", safe_id(self.path.stem)),
-            sections=tuple(Section(tag, tuple(words for words, _ in lines)) for tag, _, lines in self.sections),
-            description=self.headers.get("description", ""),
-            tier=self.headers.get("tier", TIERS[-1]),
-            prompt_audio=self._prompt(self.headers["prompt"]) if self.headers.get("prompt") else None,
-        )
-        located = list(self.problems)
-        for section, (_, number, lines) in zip(request.sections, self.sections, strict=True):
-            located += [(number, problem) for problem in section_problems(section)]
-            located += [(line, problem) for words, line in lines for problem in line_problems(words)]
-        told = {problem for _, problem in located}
-        if not self.loose:  # where a tag is missing, what follows from that is no news
-            located += [(self.first_line, problem) for problem in request.validate() if problem not in told]
-        if located:
-            lines_of_message = (f"{self.path}:{line}: {problem}" for line, problem in sorted(located))
-            raise RequestError("\n".join(dict.fromkeys(lines_of_message)))
-        return request
-
-    def _prompt(self, value: str) -> Path:
-        return self.path.parent / value
-
-
-def _header_values(request: SongRequest, path: Path) -> list[tuple[str, str]]:
-    values = [("id", request.id)]
-    if request.description:
-        values.append(("description", request.description))
-    if request.tier != TIERS[-1]:
-        values.append(("tier", request.tier))
-    if request.prompt_audio is not None:
-        prompt = os.path.relpath(request.prompt_audio, path.parent)
-        values.append(("prompt", prompt))
-    return values

@@ -9,7 +9,7 @@ right name.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,14 @@ from typing import Any
 import yaml
 
 from songkit._compose import interpolate, merge, override
-from songkit._structure import Node, Structure, values_of
-from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, plain, read_yaml, scalar
+from songkit._resolved import FORMAT, Dumper, resolved_values, walk
+from songkit._structure import Node, Structure
+from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, read_yaml
 from songkit.errors import PluginError, RecipeError, did_you_mean
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
 
 __all__ = ["FORMAT", "ROLES", "Node", "Recipe", "choose", "dump", "find", "headline", "load"]
-
-FORMAT = 1
-"""Version of the recipe format that this songkit reads and writes."""
 
 ROLES: Mapping[str, str] = {
     "codec": "codec",
@@ -96,7 +94,7 @@ def load(
     written_missing = [(key, item) for key, item in leaves(root) if item.value == MISSING]
     root = interpolate(root, problems)
     registry = _with_local_plugins(root, registry, problems)
-    structure = Structure(registry, problems)
+    structure = Structure(registry, problems=problems)
     _check_top(root, structure)
     written = {role: item for role, item in children(root).items() if role in ROLES}
     roles = {role: structure.node(ROLES[role], item, role) for role, item in written.items()}
@@ -113,7 +111,7 @@ def load(
         ]
     if problems:
         raise RecipeError(_located(problems))
-    resolved = _resolved(root, seed, named, metrics, sections)
+    resolved = resolved_values(root, seed, named, metrics, sections)
     return Recipe(
         name=path.stem if str(source).endswith(".yaml") else str(source),
         path=path,
@@ -155,7 +153,7 @@ def dump(recipe: Recipe) -> str:
 
     Its key `_components` records the revision, distribution and version of every component.
     """
-    return yaml.dump(dict(recipe.resolved), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(dict(recipe.resolved), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def find(source: str | Path, registry: Registry, folder: Path | None = None) -> Path:
@@ -253,7 +251,7 @@ def _check_top(root: Item, structure: Structure) -> None:
 
 def _check_revisions(root: Item, nodes: Mapping[str, Node], structure: Structure) -> None:
     recorded = children(root.get("_components") or _empty(root))
-    for path, node in _walk(nodes):
+    for path, node in walk(nodes):
         item = recorded.get(path)
         was = children(item) if item is not None else {}
         values = {key: was[key].value if key in was else None for key in ("id", "revision", "distribution", "version")}
@@ -279,67 +277,3 @@ def _located(problems: Problems) -> list[str]:
 
 def _empty(root: Item) -> Item:
     return Item({}, root.place, root.place)
-
-
-# --- resolving -----------------------------------------------------------------------------------------------
-
-
-def _resolved(
-    root: Item, seed: int, roles: Mapping[str, Node], metrics: Mapping[str, Node], sections: Mapping[str, Any]
-) -> dict[str, Any]:
-    out: dict[str, Any] = {"format": FORMAT, "seed": seed}
-    local = root.get("plugins")
-    if local is not None and isinstance(local.value, list):
-        out["plugins"] = [str((file.place.folder / str(file.value)).resolve()) for file in local.value]
-    out.update({key: plain(item) for key in ("paths", "vars") if (item := root.get(key)) is not None})
-    out.update({role: _node_values(node) for role, node in roles.items()})
-    if metrics:
-        out["metrics"] = {name: _node_values(node) for name, node in metrics.items()}
-    out.update({key: values_of(settings) for key, settings in sections.items()})
-    named = {**roles, **{f"metrics.{name}": node for name, node in metrics.items()}}
-    out["_components"] = {
-        path: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
-        for path, node in _walk(named)
-    }
-    return out
-
-
-def _walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> Iterator[tuple[str, Node]]:
-    for name, node in nodes.items():
-        path = f"{prefix}{name}"
-        if isinstance(node, Node):
-            yield path, node
-            yield from _walk(node.children, f"{path}.")
-        else:
-            yield from _walk(node, f"{path}.")
-
-
-def _node_values(node: Node) -> dict[str, Any]:
-    out: dict[str, Any] = {"use": node.id}
-    if node.weights is not None:
-        out["weights"] = values_of(node.weights)
-    parts = {"ref", "refs"}
-    for option in dataclasses.fields(node.config):
-        child = node.children.get(option.name)
-        if isinstance(child, Node):
-            out[option.name] = _node_values(child)
-        elif child is not None:
-            out[option.name] = {name: _node_values(part) for name, part in child.items()}
-        elif option.init and not parts & set(option.metadata):
-            out[option.name] = values_of(getattr(node.config, option.name))
-    return out
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what `songkit._compose.scalar` reads back as the same value."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        if kind is yaml.ScalarNode and implicit[0]:
-            return f"tag:yaml.org,2002:{_TAGS[type(scalar(value))]}"
-        return super().resolve(kind, value, implicit)
-
-
-_TAGS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}

@@ -139,11 +139,9 @@ class Registry:
 
     def list(self, kind: str | None = None) -> list[Entry]:
         """Returns the components of one kind, or all, in order of kind and id."""
-        order = list(KINDS)
         entries = [entry for entry in self._by_id.values() if kind in (None, entry.component.kind)]
-        return sorted(
-            entries, key=lambda entry: (order.index(entry.component.kind), entry.plugin.name != CORE, entry.id)
-        )
+        kinds = list(KINDS)
+        return sorted(entries, key=lambda e: (kinds.index(e.component.kind), e.plugin.name != CORE, e.id))
 
     def recipes(self) -> dict[str, Path]:
         """Returns the shipped recipes by name.

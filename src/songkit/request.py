@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from songkit.atomic import write_atomically
 from songkit.errors import RequestError, did_you_mean
 from songkit.types import TIERS, Section, Song
 
@@ -96,9 +97,10 @@ def read_requests(path: str | Path) -> list[SongRequest]:
             names every fault with its line.
     """
     from songkit import _request_formats as formats
+    from songkit._request_draft import read_text_file
 
     path = Path(path)
-    text = formats.read_text_file(path)
+    text = read_text_file(path)
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".json") or text.lstrip().startswith("{"):
         return formats.parse_levo(text, path)
@@ -116,7 +118,7 @@ def write_text(path: str | Path, request: SongRequest) -> None:
     """
     from songkit import _request_formats as formats
 
-    formats.write_file(Path(path), formats.format_text(_valid(request), Path(path)))
+    _write(Path(path), formats.format_text(_valid(request), Path(path)))
 
 
 def write_levo(path: str | Path, requests: Iterable[SongRequest]) -> None:
@@ -131,7 +133,7 @@ def write_levo(path: str | Path, requests: Iterable[SongRequest]) -> None:
     """
     from songkit import _request_formats as formats
 
-    formats.write_file(Path(path), "".join(formats.format_levo(_valid(r), Path(path)) for r in requests))
+    _write(Path(path), "".join(formats.format_levo(_valid(r), Path(path)) for r in requests))
 
 
 def write_lrc(path: str | Path, request: SongRequest, starts: Iterable[float] | None = None) -> None:
@@ -148,7 +150,7 @@ def write_lrc(path: str | Path, request: SongRequest, starts: Iterable[float] | 
     """
     from songkit import _request_formats as formats
 
-    formats.write_file(Path(path), formats.format_lrc(_valid(request), Path(path), starts))
+    _write(Path(path), formats.format_lrc(_valid(request), Path(path), starts))
 
 
 def section_problems(section: Section) -> list[str]:
@@ -191,6 +193,10 @@ def _id_problems(name: str) -> list[str]:
 def safe_id(name: str) -> str:
     """Returns `name` with everything that an id may not hold replaced by `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:100] or "song"
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _valid(request: SongRequest) -> SongRequest:

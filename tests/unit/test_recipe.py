@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from songkit import _yaml
+from songkit._resolved import Dumper
 from songkit.errors import RecipeError
 from songkit.plugin import Component, hookimpl, ref, refs
-from songkit.recipe import Recipe, _Dumper, dump, headline, load
+from songkit.recipe import Recipe, dump, headline, load
 from songkit.registry import Registry
 
 
@@ -36,6 +37,8 @@ class PartConfig:
 
     rate: float = 1.0
     """Per second."""
+    bits: int = 8
+    """Each."""
 
 
 @dataclass(kw_only=True)
@@ -56,7 +59,7 @@ class PlannerConfig:
     """Many."""
     shares: dict[str, float] = field(default_factory=lambda: {"a": 0.5})
     """By name."""
-    part: PartConfig = field(default_factory=PartConfig)
+    part: PartConfig = field(default_factory=lambda: PartConfig(bits=9))
     """Nested."""
     file: str = field(default="", metadata={"path": True})
     """Somewhere."""
@@ -128,7 +131,7 @@ def test_options_reach_the_config_with_their_types(write):
     node = read(write(text + "seed: 7\n")).roles["planner"]
     config = node.config
     assert (config.size, config.seconds, config.pair) == (10, 2.0, (1.0, 2.0))
-    assert (config.shares, config.part, config.tower) == ({"a": 0.5, "b": 1.0}, PartConfig(rate=3.0), None)
+    assert (config.shares, config.part, config.tower) == ({"a": 0.5, "b": 1.0}, PartConfig(rate=3.0, bits=9), None)
     assert (node.children["tower"].id, node.children["tower"].config) == ("t/tower", TowerConfig())
     assert "second" not in node.children
     assert node.children["rewards"] == {}
@@ -336,6 +339,7 @@ def test_missing_values_can_be_allowed(write):
     path = write("planner: {use: t/planner, size: '???', tower: '???'}\npaths: {x: '???'}\n")
     recipe = read(path, allow_missing=True)
     assert recipe.missing == ("planner.size", "planner.tower", "paths.x")
+    assert (recipe.resolved["planner"]["size"], recipe.resolved["planner"]["tower"]) == ("???", "???")
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
@@ -349,7 +353,7 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path):
 @settings(derandomize=True, deadline=None)
 @given(value=st.text() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False) | st.booleans() | st.none())
 def test_every_value_that_is_dumped_is_read_back(value):
-    text = yaml.dump({"k": value}, Dumper=_Dumper, allow_unicode=True)
+    text = yaml.dump({"k": value}, Dumper=Dumper, allow_unicode=True)
     read_back = _yaml.plain(_yaml.parse(text, _yaml.Place(None)))["k"]
     assert (type(read_back), read_back) == (type(value), value)
 

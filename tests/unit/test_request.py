@@ -237,7 +237,8 @@ def test_an_invalid_request_is_not_written(tmp_path, write):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     request = SongRequest(id="a", sections=(Section("verse", ("a",)),))
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        write_text(tmp_path / "none" / "a.txt", request)
+        write_text(tmp_path / "file" / "a.txt", request)

@@ -10,7 +10,8 @@ import sys
 from typing import Any
 
 from songkit._declared import meanings
-from songkit._structure import Structure, values_of
+from songkit._structure import Structure
+from songkit._typed import values_of
 from songkit._yaml import Item, Place
 from songkit.errors import PluginError
 from songkit.plugin import KINDS, Component

@@ -1,0 +1,90 @@
+"""A checked recipe as plain values and as YAML, from which the same recipe can be loaded again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from songkit._structure import Node
+from songkit._typed import values_of
+from songkit._yaml import MISSING, Item, leaves, plain, scalar
+
+__all__ = ["FORMAT", "Dumper", "resolved_values", "walk"]
+
+FORMAT = 1
+"""Version of the recipe format that this songkit reads and writes."""
+
+
+def resolved_values(
+    root: Item, seed: int, roles: Mapping[str, Node], metrics: Mapping[str, Node], sections: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a recipe as plain values with every default explicit; `???` stays what it is."""
+    out: dict[str, Any] = {"format": FORMAT, "seed": seed}
+    local = root.get("plugins")
+    if local is not None and isinstance(local.value, list):
+        out["plugins"] = [str((file.place.folder / str(file.value)).resolve()) for file in local.value]
+    out.update({key: plain(item) for key in ("paths", "vars") if (item := root.get(key)) is not None})
+    out.update({role: _node_values(node) for role, node in roles.items()})
+    if metrics:
+        out["metrics"] = {name: _node_values(node) for name, node in metrics.items()}
+    out.update({key: values_of(settings) for key, settings in sections.items()})
+    named = {**roles, **{f"metrics.{name}": node for name, node in metrics.items()}}
+    for key, item in leaves(root):
+        if item.value == MISSING:
+            _put(out, key.split("."), MISSING)
+    out["_components"] = {
+        path: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
+        for path, node in walk(named)
+    }
+    return out
+
+
+def walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """Yields every node, those inside others included, with its key path."""
+    for name, node in nodes.items():
+        path = f"{prefix}{name}"
+        if isinstance(node, Node):
+            yield path, node
+            yield from walk(node.children, f"{path}.")
+        else:
+            yield from walk(node, f"{path}.")
+
+
+def _node_values(node: Node) -> dict[str, Any]:
+    out: dict[str, Any] = {"use": node.id}
+    if node.weights is not None:
+        out["weights"] = values_of(node.weights)
+    parts = {"ref", "refs"}
+    for option in dataclasses.fields(node.config):
+        child = node.children.get(option.name)
+        if isinstance(child, Node):
+            out[option.name] = _node_values(child)
+        elif child is not None:
+            out[option.name] = {name: _node_values(part) for name, part in child.items()}
+        elif option.init and not parts & set(option.metadata):
+            out[option.name] = values_of(getattr(node.config, option.name))
+    return out
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+    values[path[-1]] = value
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what `songkit._yaml.scalar` reads back as the same value."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0]:
+            return f"tag:yaml.org,2002:{_TAGS[type(scalar(value))]}"
+        return super().resolve(kind, value, implicit)
+
+
+_TAGS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}
