@@ -290,7 +290,7 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
 
 
 def _namespace_advice(distribution: str) -> str:
-    if distribution == "songkit":
+    if distribution == CORE:
         return f"is the core: name it '{CORE}'."
     if distribution.startswith("songkit-"):
         return f"stands for '{distribution.removeprefix('songkit-')}': rename the entry point."
