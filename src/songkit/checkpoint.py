@@ -29,6 +29,8 @@ __all__ = ["load_state", "load_weights", "read_metadata", "save_state", "save_we
 _log = logging.getLogger(__name__)
 _KEPT_STATES = 2
 _SHOWN = 5
+_SCALE = "::scale"
+"""Ends the name of the scales of a tensor that is stored as int8."""
 
 
 def save_weights(
@@ -45,13 +47,14 @@ def save_weights(
         weights: A module, of which the whole state dict is written, or named tensors.
         metadata: What the weights belong to; JSON values. `component` and `revision` are checked when loading.
         dtype: Storage type of floating-point tensors (`torch.float16` halves the file); unchanged when `None`.
+            `torch.int8` rounds every row of a matrix to 255 steps of its own scale, and halves all other tensors.
 
     Raises:
         OutputError: If the file cannot be written.
     """
     named = weights.state_dict() if isinstance(weights, nn.Module) else weights
     # A copy each, because safetensors refuses tensors that share memory (tied weights).
-    tensors = {name: _stored(tensor, dtype) for name, tensor in named.items()}
+    tensors = _packed(named, dtype)
     described = {"songkit": json.dumps(dict(metadata), sort_keys=True), "sha256": _digest(tensors, metadata)}
     content = _in_order(safetensors.torch.save(tensors, described))
     write_atomically(path, lambda file: file.write(content))
@@ -90,6 +93,7 @@ def load_weights(
         raise _damaged(path, str(error)) from error
     if _digest(tensors, metadata) != digest:
         raise _damaged(path, "its content does not match the SHA-256 it carries")
+    tensors = _unpacked(tensors)
     _check_fit(path, tensors, module, strict)
     module.load_state_dict(tensors, strict=strict)
     return metadata
@@ -193,6 +197,33 @@ def _description(path: Path) -> tuple[dict[str, Any], str]:
         return dict(json.loads(described["songkit"])), str(described["sha256"])
     except (ValueError, TypeError) as error:
         raise _damaged(path, "its description is not a JSON object") from error
+
+
+def _packed(named: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Tensors as they are stored. Only `weight` matrices bear rounding: codebooks and statistics are other tensors."""
+    packed = {}
+    for name, tensor in named.items():
+        matrix = name.endswith("weight") and tensor.ndim >= 2 and tensor.is_floating_point()
+        if dtype is torch.int8 and matrix:
+            rows = tensor.detach().float().cpu().flatten(1)
+            scale = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
+            packed[name] = (rows / scale).round().to(torch.int8).reshape(tensor.shape)
+            packed[name + _SCALE] = scale[:, 0].clone()
+        else:
+            packed[name] = _stored(tensor, torch.float16 if dtype is torch.int8 else dtype)
+    return packed
+
+
+def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `_packed`, up to its rounding."""
+    out = {}
+    for name, tensor in tensors.items():
+        scale = tensors.get(name + _SCALE)
+        if scale is not None:
+            tensor = tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
+        if not name.endswith(_SCALE):
+            out[name] = tensor
+    return out
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -42,7 +42,7 @@ class TrainerSettings:
     """Largest norm of the gradient; None is no limit."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights that is exported, such as 0.999; None exports the last weights."""
-    weights_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    weights_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
     """Storage type of the exported weights."""
 
     def validate(self) -> list[str]:
@@ -117,9 +117,9 @@ class PrepareSettings:
     workers: int = 1
     """Processes that make or read songs; the result does not depend on it."""
     audio: bool = True
-    """Whether audio is written."""
+    """Whether audio is written; false where codes are added to a prepared set."""
     codes: bool = False
-    """Whether the tokens of the recipe's codec or tokenizer are written."""
+    """Whether the codes of the recipe's tokenizer, or else codec, are written."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +204,19 @@ def test_states_cannot_run_code(tmp_path):
 def test_weights_need_no_lightning():
     code = "import sys, songkit.checkpoint; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_int8_storage_loses_at_most_half_a_step_of_each_row(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Conv1d(4, 4, 3))
+    with torch.no_grad():
+        module[0].weight[3] *= 100  # a loud row must not cost the others their precision
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, module, {"component": "x/y", "revision": 1}, dtype=torch.int8)
+    other = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Conv1d(4, 4, 3))
+    load_weights(path, other)
+    for name, true in module.state_dict().items():
+        found = other.state_dict()[name]
+        step = true.abs().flatten(1).amax(1) / 127 if true.ndim > 1 else true.abs() / 500
+        assert bool((step / 2 + 1e-6 >= (found - true).abs().flatten(1 if true.ndim > 1 else 0).T).all()), name
+    assert path.stat().st_size < 4 * sum(t.numel() for t in module.state_dict().values())

@@ -96,6 +96,3 @@ class TrainPlannerConfig:
 @dataclass(kw_only=True)
 class TrainRefinerConfig(TrainPlannerConfig):
     """Trains a track refiner on the states of a finished planner."""
-
-    freeze_conditioner: bool = False
-    """Whether the conditions stay as the planner's training left them. The planner always does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class Conditioner(nn.Module, ABC):
             side: `"planner"` or `"refiner"`: the towers embed an audio prompt differently.
             generator: In training, chooses which conditions are hidden.
         """
+
+    def own(self, side: str) -> Iterable[nn.Parameter]:
+        """Returns the parameters that only one side reads; training that side leaves all others as they are."""
+        return ()
 
     def cursor(self, request: SongRequest, alignment: Alignment, frames: int, frame_rate: float) -> np.ndarray | None:
         """Returns which lyrics token is sung at each frame, int64 [F], or `None` if there is no tape."""

@@ -34,6 +34,13 @@ class Tokenizer(nn.Module, ABC):
         A song's codes do not depend on the padding behind it or on the other songs of the batch.
         """
 
+    def encoding_module(self) -> nn.Module:
+        """Returns the module whose weights decide the codes; kept codes are valid as long as they are the same.
+
+        All of it, unless a codec has parts that `encode` does not use.
+        """
+        return self
+
 
 class Codec(Tokenizer, ABC):
     """A tokenizer that can also make audio from codes."""

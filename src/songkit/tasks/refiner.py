@@ -32,15 +32,16 @@ class TrainRefiner(SongTask):
         self.planner, self.refiner = planner, refiner
         self.check_layout((*planner.layout.tracks, *refiner.layout.tracks), "refiner")
         self.freeze(planner)
-        if config.freeze_conditioner:
-            self.freeze(self.conditioner)
+        # Not `freeze`: conditions are still hidden at random, so that the refiner learns its null branch.
+        self.conditioner.requires_grad_(requires_grad=False)
+        for parameter in self.conditioner.own("refiner"):
+            parameter.requires_grad_(requires_grad=True)
         if codec is not None:
             refiner.adopt(codec)
 
     def trainable(self) -> Iterable[nn.Parameter]:
-        """The refiner, and the conditioner unless it is frozen."""
-        conditioner = [] if self.config.freeze_conditioner else list(self.conditioner.parameters())
-        return [*self.refiner.parameters(), *conditioner]
+        """The refiner, and what only it reads of the conditions: the rest is the planner's too."""
+        return [*self.refiner.parameters(), *self.conditioner.own("refiner")]
 
     def exports(self) -> dict[str, nn.Module]:
         """The refiner and the conditioner."""

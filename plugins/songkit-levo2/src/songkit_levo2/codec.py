@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from songkit.errors import LayoutError
@@ -76,6 +76,10 @@ class MusicCodec(Codec):
                 wave = functional.pad(mono[b : b + 1, :samples], (0, -samples % frame))
                 ids[b, row, : lengths[b]] = self.semantic.ids(wave, stream.track)[0]
         return Codes(ids, lengths, layout)
+
+    def encoding_module(self) -> nn.Module:
+        """Returns the semantic tokenizer: codes stay valid when VAE or flow transformer are trained on."""
+        return self.semantic
 
     @torch.no_grad()
     def decode(

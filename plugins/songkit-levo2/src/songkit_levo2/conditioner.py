@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -119,6 +119,10 @@ class LeLMConditioner(Conditioner):
             ]
             conditions.null = _pad(hidden, [self._tape(r, hidden=True) for r in requests])
         return conditions
+
+    def own(self, side: str) -> Iterable[nn.Parameter]:
+        """The towers share everything but the embeddings of audio prompts, as in LeVo."""
+        return self.prompts[side].parameters()
 
     def cursor(self, request: SongRequest, alignment: Alignment, frames: int, frame_rate: float) -> np.ndarray:
         """Returns which lyrics token is sung at each frame, int64 [F]."""

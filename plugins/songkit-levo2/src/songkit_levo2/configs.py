@@ -72,6 +72,8 @@ class SemanticConfig:
     """Ids of each stream."""
     codebook_dim: int = 16
     """Width of the l2-normalised space in which the nearest code is found (LeVo: 32)."""
+    warmup: int = 150
+    """Batches of each track in which training leaves features unquantized."""
     feature_depth: int = 3
     """Blocks behind the quantizer that make the features for the diffusion."""
     teachers: dict[str, int] = field(default_factory=lambda: {"phone": 56, "pitch": 40, "chord": 25})

@@ -101,10 +101,9 @@ class MixedLM(Planner):
 
         prefixes = []
         for song in songs:
-            prefix, mask = pair_rows(conditions, song.index, sampling.guidance)
             first = song.embed(self.end)
-            mask = functional.pad(mask, (0, 1), value=True)
-            prefixes.append((torch.cat([prefix, first[:, None]], 1), mask))
+            mask = functional.pad(song.mask, (0, 1), value=True)
+            prefixes.append((torch.cat([song.prefix, first[:, None]], 1), mask))
         run_songs(self.tower, prefixes, advance, steps=[max_frames] * len(songs))
         return _collect(songs, [m for _, m in prefixes], self.layout)
 
@@ -129,7 +128,8 @@ class _Song:
     """One song while it is being drawn."""
 
     def __init__(self, planner: MixedLM, conditions: Conditions, index: int, seed: int, sampling: Sampling) -> None:
-        self.planner, self.index, self.seed, self.sampling = planner, index, seed, sampling
+        self.planner, self.seed, self.sampling = planner, seed, sampling
+        self.prefix, self.mask = pair_rows(conditions, index, sampling.guidance)
         self.guided = sampling.guidance != 1.0
         self.ids: list[int] = []
         self.cursor: list[int] = [0]
@@ -138,8 +138,7 @@ class _Song:
         self.finished = False
         if planner.config.cursor:
             tapes, lengths = [conditions.tape], conditions.tape_lengths
-            if self.guided:
-                assert conditions.null is not None
+            if conditions.null is not None and self.guided:
                 tapes.append(conditions.null.tape)
             if lengths is None or any(tape is None for tape in tapes):
                 raise LayoutError("this planner follows the lyrics: the conditions need a tape")

@@ -37,30 +37,37 @@ class Quantizer(nn.Module):
     """A factorised vector quantizer: project, normalise, nearest code by cosine, project back.
 
     Codes follow the features by exponential averages (VQ-VAE, arXiv 1711.00937, appendix A.1); codes that have
-    not been used for a while are moved onto current features.
+    not been used for a while are moved onto current features. Training begins with features passing unquantized,
+    while the codes only collect the latest of them: quantized from the start, the features fall into three of sixteen
+    dimensions and never leave them (phone accuracy .27 instead of .6 after the same 1,500 steps).
     """
 
-    def __init__(self, width: int, size: int, dim: int) -> None:
+    def __init__(self, width: int, size: int, dim: int, *, warmup: int = 0) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.warmup = size, warmup
         self.down = nn.Linear(width, dim)
         self.up = nn.Linear(dim, width)
         self.codes: Tensor
         self.usage: Tensor
+        self.seen: Tensor
         self.register_buffer("codes", functional.normalize(torch.randn(size, dim), dim=-1))
-        self.register_buffer("usage", torch.zeros(()).expand(size).clone())
+        self.register_buffer("usage", torch.ones(size))
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))  # batches, features
 
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Quantized:
         """Quantizes features [B, F, D]; in training, `generator` chooses where unused codes go."""
         with torch.autocast(features.device.type, enabled=False):
             z = functional.normalize(self.down(features.float()), dim=-1)
             flat = z.detach().flatten(0, 1)
-            if self.training and generator is not None and not bool(self.usage.any()):
-                self._start(flat, generator)
+            learning = self.training and generator is not None
+            if learning and int(self.seen[0]) < self.warmup:
+                self._collect(flat)
+                ids = torch.zeros(z.shape[:-1], dtype=torch.int64, device=z.device)
+                return Quantized(self.up(z), ids, z.new_zeros(()))
             ids = (flat @ self.codes.T).argmax(-1)
             codes = self.codes[ids].view_as(z)
             commitment = (z - codes.detach()).square().sum(-1).mean()
-            if self.training and generator is not None:
+            if learning and generator is not None:
                 self._follow(flat, ids, generator)
             passed = z + (codes - z).detach() if self.training else codes
             return Quantized(self.up(passed), ids.view(z.shape[:-1]), commitment)
@@ -70,11 +77,11 @@ class Quantizer(nn.Module):
         return self.up(self.codes[ids])
 
     @torch.no_grad()
-    def _start(self, flat: Tensor, generator: torch.Generator) -> None:
-        chosen = flat[torch.randint(len(flat), (self.size,), generator=generator)]
-        jitter = 0.02 * torch.randn(chosen.shape, generator=generator)
-        self.codes.copy_(functional.normalize(chosen + jitter, dim=-1))
-        self.usage.fill_(1.0)
+    def _collect(self, flat: Tensor) -> None:
+        """Keeps the latest features as codes: the codebook is a ring while the warm-up lasts."""
+        places = (int(self.seen[1]) + torch.arange(len(flat), device=flat.device)) % self.size
+        self.codes[places] = flat
+        self.seen += torch.tensor([1, len(flat)], device=flat.device)
 
     @torch.no_grad()
     def _follow(self, flat: Tensor, ids: Tensor, generator: torch.Generator) -> None:
@@ -107,7 +114,10 @@ class SemanticTokenizer(nn.Module):
         self.blocks = nn.ModuleList(ConvNeXt(width) for _ in range(config.depths[1]))
         self.norms = nn.ModuleDict({track: nn.LayerNorm(width) for track in TRACKS})
         self.quantizers = nn.ModuleDict(
-            {track: Quantizer(width, config.codebook_size, config.codebook_dim) for track in TRACKS}
+            {
+                track: Quantizer(width, config.codebook_size, config.codebook_dim, warmup=config.warmup)
+                for track in TRACKS
+            }
         )
         self.track_features = nn.Embedding(len(TRACKS), width)
         self.features = nn.Sequential(Stack(width, config.feature_depth), nn.LayerNorm(width))

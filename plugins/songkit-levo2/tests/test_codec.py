@@ -1,0 +1,142 @@
+"""Laws of the music codec on a tiny random model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from songkit.errors import LayoutError
+from songkit.types import TRACKS, Alignment, Audio, Note, Span
+from songkit_levo2.codec import MusicCodec
+from songkit_levo2.plugin import songkit_components
+from songkit_levo2.semantic import Quantizer
+from songkit_levo2.tasks import PITCH_OFFSET, frame_labels
+from songkit_levo2.vae import SpectralLoss
+
+RATE, FRAME = 24000, 960
+
+
+@pytest.fixture(scope="module")
+def codec() -> MusicCodec:
+    torch.manual_seed(0)
+    config = next(c.example for c in songkit_components() if c.name == "music-codec")
+    return MusicCodec(config).eval()
+
+
+def noise(samples: list[int], tracks: tuple[str, ...] = TRACKS) -> Audio:
+    generator = torch.Generator().manual_seed(0)
+    longest = max(samples)
+    waves = {}
+    for track in tracks:
+        wave = 0.1 * torch.randn(len(samples), 1, longest, generator=generator)
+        for b, n in enumerate(samples):
+            wave[b, :, n:] = 0
+        waves[track] = wave
+    return Audio(waves, torch.tensor(samples), RATE)
+
+
+def test_the_layout_is_true(codec: MusicCodec) -> None:
+    codes = codec.encode(noise([24000, 12345]))
+    assert codes.layout == codec.layout
+    assert codes.layout.frame_rate == 25.0
+    assert codes.lengths.tolist() == [25, 13]  # ceil(12345 / 960)
+    assert int(codes.ids.max()) < codec.layout.streams[0].size
+    decoded = codec.decode(codes)
+    assert set(decoded.tracks) == {"vocal", "accompaniment"}
+    assert decoded.tracks["vocal"].shape == (2, 1, 25 * FRAME)
+    assert decoded.lengths.tolist() == [25 * FRAME, 13 * FRAME]
+    assert bool((decoded.tracks["vocal"][1, 0, 13 * FRAME :] == 0).all())
+
+
+def test_company_and_padding_change_neither_ids_nor_samples(codec: MusicCodec) -> None:
+    audio = noise([24000, 12345])
+    together = codec.encode(audio)
+    alone = codec.encode(Audio({k: v[1:, :, :12345] for k, v in audio.tracks.items()}, audio.lengths[1:], RATE))
+    assert torch.equal(alone.ids[0], together.ids[1, :, :13])
+    both = codec.decode(together, seeds=[4, 5])
+    one = codec.decode(alone, seeds=[5])
+    assert torch.equal(one.tracks["vocal"][0], both.tracks["vocal"][1, :, : 13 * FRAME])
+
+
+def test_the_seed_decides_the_samples(codec: MusicCodec) -> None:
+    codes = codec.encode(noise([9600], ("vocal",)))
+    first, again, other = (codec.decode(codes, seeds=[s]).tracks["vocal"] for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_mixed_stream_is_decoded_when_it_is_alone(codec: MusicCodec) -> None:
+    codes = codec.encode(noise([9600]))
+    assert set(codec.decode(codes.select(["mix"])).tracks) == {"mix"}
+
+
+def test_windows_do_not_leave_gaps(codec: MusicCodec) -> None:
+    codes = codec.encode(noise([30 * RATE], ("vocal",)))
+    latents = codec.latents(codes.ids[:, 0], "vocal", 0)
+    assert latents.shape == (1, 750, codec.vae.latent)
+    assert bool(torch.isfinite(latents).all())
+    assert float(latents.std(1).min()) > 0
+
+
+def test_silence_is_finite(codec: MusicCodec) -> None:
+    silent = Audio({t: torch.zeros(1, 1, 4800) for t in TRACKS}, torch.tensor([4800]), RATE)
+    decoded = codec.decode(codec.encode(silent))
+    assert all(bool(torch.isfinite(wave).all()) for wave in decoded.tracks.values())
+
+
+def test_wrong_audio_is_refused(codec: MusicCodec) -> None:
+    with pytest.raises(LayoutError, match="48000"):
+        codec.encode(Audio({"vocal": torch.zeros(1, 1, 4800)}, torch.tensor([4800]), 48000))
+    with pytest.raises(LayoutError, match="drums"):
+        codec.encode(Audio({"drums": torch.zeros(1, 1, 4800)}, torch.tensor([4800]), RATE))
+
+
+def test_the_inverse_stft_returns_what_the_analysis_saw(codec: MusicCodec) -> None:
+    """The decoder's overlap-add has unit gain: a constant-magnitude, zero-phase spectrum gives impulses of its sum."""
+    decoder = codec.vae.decoder
+    frames = torch.zeros(1, 8, decoder.n_fft)
+    frames[:, :, :] = 1.0
+    blocks = (frames * decoder.window).unflatten(-1, (decoder.n_fft // decoder.hop, decoder.hop))
+    overlap = decoder.n_fft // decoder.hop
+    total = sum(torch.nn.functional.pad(blocks[:, :, i], (0, 0, i, overlap - 1 - i)) for i in range(overlap))
+    inside = total.flatten(1)[:, decoder.n_fft : -decoder.n_fft] * (2.0 / overlap)
+    torch.testing.assert_close(inside, torch.ones_like(inside))
+
+
+def test_spectral_distance_is_zero_for_equals_and_grows_with_noise() -> None:
+    loss = SpectralLoss(RATE)
+    wave = 0.1 * torch.randn(1, 9600, generator=torch.Generator().manual_seed(0))
+    distance = lambda other: float(loss(wave, other, torch.Generator().manual_seed(3)))  # noqa: E731  # three calls
+    assert distance(wave) == 0
+    assert 0 < distance(wave * 0.9) < distance(wave * 0.5)
+
+
+def test_a_quantizer_learns_clusters_and_gradients_pass_through() -> None:
+    torch.manual_seed(0)
+    quantizer = Quantizer(8, 4, 3)
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(4, 8, generator=generator)
+    for _ in range(60):
+        features = centres[torch.randint(4, (2, 32), generator=generator)]
+        features = (features + 0.05 * torch.randn(2, 32, 8, generator=generator)).requires_grad_()
+        out = quantizer(features, generator)
+    assert float(out.commitment) < 0.05
+    assert len(out.ids.unique()) == 4
+    out.features.sum().backward()
+    assert features.grad is not None
+    assert float(features.grad.abs().sum()) > 0
+
+
+def test_frame_labels_say_what_sounds_when() -> None:
+    truth = Alignment(
+        phones=(Span("s", 0.0, 0.1), Span("ɪ", 0.1, 0.4)),
+        notes=(Note(60, 0.0, 0.5),),
+        chords=(Span("C:maj", 0.0, 0.2), Span("A:min7", 0.2, 0.4), Span("N", 0.4, 1.0)),
+    )
+    labels = frame_labels(truth, 50, 50.0)
+    assert len(set(labels["phone"][:5])) == 1
+    assert labels["phone"][5] != labels["phone"][4]
+    assert np.flatnonzero(labels["pitch"]).tolist() == list(range(20))  # a rest within a note is a rest
+    assert labels["pitch"][0] == 60 - PITCH_OFFSET
+    assert labels["chord"][[0, 12, 25]].tolist() == [1, 22, 0]
