@@ -7,7 +7,8 @@ import torch
 import songkit_judges.words as words
 from songkit.errors import RequestError
 from songkit.types import Alignment, Audio, Note, Section, Song, Span
-from songkit_judges.configs import PhonemeErrorsConfig, PitchConfig, StructureConfig
+from songkit_judges.configs import EnsembleConfig, PhonemeErrorsConfig, PitchConfig, StructureConfig
+from songkit_judges.ensemble import EnsembleMetric, band_key, chroma
 from songkit_judges.pitch import PitchMetric, best_key_share, chance_of_best_key, note_errors, scale_of, scale_share
 from songkit_judges.plugin import songkit_components
 from songkit_judges.structure import StructureMetric, activity
@@ -50,8 +51,11 @@ def word_song(i):
 
 def fed(metric, items, batch):
     for start in range(0, len(items), batch):
-        songs, tracks = zip(*items[start : start + batch], strict=True)
-        metric.update(audio(*tracks), songs)
+        songs, vocals, *bands = zip(*items[start : start + batch], strict=True)
+        made = audio(*vocals)
+        if bands:
+            made.tracks["accompaniment"] = audio(*bands[0]).tracks["vocal"]
+        metric.update(made, songs)
     return metric
 
 
@@ -70,12 +74,20 @@ def structure_items():
     return [(Song(id=n, sections=sections, alignment=spans), v) for n, v in (("a", good), ("b", bad))]
 
 
+def ensemble_items():
+    chords = [voice(p, seconds=2) + voice(p + 4, seconds=2) + voice(p + 7, seconds=2) for p in (48, 53, 55)]
+    band = np.concatenate(chords)  # C, F and G are in no other key than C major
+    tunes = {"a": voice(60, 64, 69, seconds=2), "b": 0.1 * voice(61, 63, 66, seconds=2)}
+    return [(Song(id=name), tune, band) for name, tune in tunes.items()]
+
+
 CASES = {
     "phoneme-errors": (
         lambda: PhonemeErrorsMetric(PhonemeErrorsConfig(replicates=100)),
         lambda: [word_song(i) for i in (2, 0, 1)],
     ),
     "pitch": (lambda: PitchMetric(PitchConfig(replicates=100)), pitch_items),
+    "ensemble": (lambda: EnsembleMetric(EnsembleConfig(replicates=100)), ensemble_items),
     "structure": (lambda: StructureMetric(StructureConfig(replicates=100)), structure_items),
 }
 
@@ -91,7 +103,7 @@ def test_batches_and_merged_states_change_nothing(name, told):
     empty = make()
     empty.merge_state(whole)
     assert whole.per_song() == single.per_song()
-    assert [row["id"] for row in whole.per_song()] == [song.id for song, _ in items]
+    assert [row["id"] for row in whole.per_song()] == [song.id for song, *_ in items]
     for other in (single, merged, empty):
         assert other.compute() == whole.compute()
         assert sorted(map(str, other.per_song())) == sorted(map(str, whole.per_song()))
@@ -107,7 +119,7 @@ def test_nothing_judged_is_said(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_that_does_not_fit_its_songs_is_refused(name):
-    song, samples = CASES[name][1]()[0]
+    song, samples, *_ = CASES[name][1]()[0]
     with pytest.raises(RequestError, match="1 recordings for 2 songs"):
         CASES[name][0]().update(audio(samples), [song, song])
 
@@ -194,6 +206,40 @@ def test_voice_in_instrumental_sections_is_found():
     assert rows[0] == {"id": "a", "sung": 1, "silent": 1}
     assert rows[1] == {"id": "b", "sung": 1, "silent": 0}
     assert float(metric.compute()["balance"]) == 0.75
+
+
+def test_a_voice_in_the_key_of_the_band_is_told_from_one_beside_it():
+    metric = fed(EnsembleMetric(EnsembleConfig()), ensemble_items(), batch=2)
+    inside, beside = metric.per_song()
+    assert inside["voice_in_band_key"] > 0.95
+    assert beside["voice_in_band_key"] < 0.05
+    assert inside["band_in_key"] > 0.85
+    assert inside["vocal_level"] - beside["vocal_level"] == pytest.approx(20, abs=0.5)
+
+
+def test_a_song_without_band_or_voice_lacks_their_numbers():
+    metric = EnsembleMetric(EnsembleConfig())
+    silence = audio(np.zeros(RATE))
+    silence.tracks["accompaniment"] = silence.tracks["vocal"]
+    metric.update(silence, [Song(id="a")])
+    assert metric.per_song() == [{"id": "a"}]
+    assert metric.compute() == {}
+
+
+def test_chroma_hears_the_notes_and_not_the_noise():
+    noise = np.random.default_rng(0).normal(size=3 * RATE) * 0.05
+    classes = chroma(np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE) + noise, RATE)
+    assert classes[9] / classes.sum() > 0.9
+    scale, share = band_key(np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1.0]))
+    assert share == 1
+    assert scale.tolist() == scale_of("C:maj").tolist()
+
+
+def test_detuned_voices_are_off_the_grid():
+    for cents in (0, 30):
+        metric = PitchMetric(PitchConfig())
+        metric.update(audio(voice(60 + cents / 100, 64 + cents / 100)), [Song(id="a")])
+        assert metric.per_song()[0]["off_grid"] == pytest.approx(cents, abs=8)
 
 
 def test_sections_without_times_are_refused():

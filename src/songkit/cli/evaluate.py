@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-DEFAULT_METRICS = ("judges/phoneme-errors", "judges/pitch", "judges/structure")
+DEFAULT_METRICS = ("judges/phoneme-errors", "judges/pitch", "judges/structure", "judges/ensemble")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

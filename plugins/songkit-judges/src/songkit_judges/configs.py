@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["PhonemeErrorsConfig", "PitchConfig", "StructureConfig"]
+__all__ = ["EnsembleConfig", "PhonemeErrorsConfig", "PitchConfig", "StructureConfig"]
 
 TRACKERS = ("swift-f0", "harvest")
 
@@ -83,6 +83,20 @@ class StructureConfig:
         if self.margin < 0:
             problems.append(f"margin is {self.margin}; it must be 0 s or more")
         return problems
+
+
+@dataclass(kw_only=True)
+class EnsembleConfig:
+    """Whether voice and accompaniment share a key, and how loud the voice is beside it."""
+
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        return _replicates(self.replicates)
 
 
 def _replicates(value: int) -> list[str]:

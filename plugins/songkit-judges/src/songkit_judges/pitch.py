@@ -40,13 +40,14 @@ class PitchMetric(KeptMetric):
     share of those that are within the tolerance; `octave`: the same but for whole octaves.
     `in_key`: voiced frames within 50 cents of a note of the song's own key, where it is known; chance is 7/12.
     `in_best_key`: the same for the best of all 24 major and natural minor keys, and `best_key_chance`, what a melody
-    of the same note lengths at random pitches reaches.
+    of the same note lengths at random pitches reaches. `off_grid`: cents between a voiced frame and the nearest
+    semitone, on average (lower is better); 25 for a voice that takes no notice of the semitones.
     """
 
-    info = MetricInfo(needs=frozenset({"vocal"}), unit="share", higher_is_better=True, per_song=True)
+    info = MetricInfo(needs=frozenset({"vocal"}), unit="share (off_grid: cents)", higher_is_better=True, per_song=True)
 
     def __init__(self, config: PitchConfig) -> None:
-        super().__init__("right", "octave", "voiced", "notes", "in_key", "keyed", "best", "chance", "frames")
+        super().__init__("right", "octave", "voiced", "notes", "in_key", "keyed", "best", "chance", "off", "frames")
         self.config = config
 
     def update(self, generated: Audio, songs: Sequence[Song], reference: Audio | None = None) -> None:
@@ -71,6 +72,7 @@ class PitchMetric(KeptMetric):
                 keyed=[sung.size if song.key else 0],
                 best=[best_key_share(sung, self.config.tolerance) * sung.size],
                 chance=[chance_of_best_key(midi, seed=self.config.seed) * sung.size],
+                off=[100 * np.abs(sung - np.round(sung)).sum()],
                 frames=[sung.size],
             )
 
@@ -102,6 +104,7 @@ _SHARES = {
     "in_key": ("in_key", "keyed"),
     "in_best_key": ("best", "frames"),
     "best_key_chance": ("chance", "frames"),
+    "off_grid": ("off", "frames"),
 }
 
 

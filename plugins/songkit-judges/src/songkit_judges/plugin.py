@@ -1,9 +1,9 @@
-"""What this plugin offers: three judges."""
+"""What this plugin offers: four judges."""
 
 from __future__ import annotations
 
 from songkit.plugin import Component, hookimpl
-from songkit_judges.configs import PhonemeErrorsConfig, PitchConfig, StructureConfig
+from songkit_judges.configs import EnsembleConfig, PhonemeErrorsConfig, PitchConfig, StructureConfig
 
 __all__ = ["songkit_components"]
 
@@ -32,5 +32,12 @@ def songkit_components() -> list[Component]:
             config=StructureConfig,
             factory="songkit_judges.structure:StructureMetric",
             example=StructureConfig(replicates=100),
+        ),
+        Component(
+            kind="metric",
+            name="ensemble",
+            config=EnsembleConfig,
+            factory="songkit_judges.ensemble:EnsembleMetric",
+            example=EnsembleConfig(replicates=100),
         ),
     ]
