@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from songkit.plugin import Component, hookimpl
 from songkit.types import Alignment, ArrayTrack, Section, Song, Span, Stream, TokenLayout
+
+if TYPE_CHECKING:
+    from torch import nn
 
 RATE = 16_000
 
@@ -60,7 +64,7 @@ class NoiseSource:
         return make_song(index)
 
 
-def build_tokenizer(config: LoudnessConfig) -> object:
+def build_tokenizer(config: LoudnessConfig) -> nn.Module:
     import torch
 
     from songkit.interfaces import Tokenizer
@@ -72,7 +76,11 @@ def build_tokenizer(config: LoudnessConfig) -> object:
 
         def __init__(self) -> None:
             super().__init__()
-            self.gain = torch.nn.Parameter(torch.rand(()) + 1)
+            self.encoder = torch.nn.ParameterDict({"gain": torch.rand(()) + 1})
+            self.decoder = torch.nn.Parameter(torch.zeros(()))
+
+        def encoding_module(self) -> torch.nn.Module:
+            return self.encoder
 
         def encode(self, audio: Audio) -> Codes:
             frames = -(-audio.lengths // 640)
@@ -81,7 +89,7 @@ def build_tokenizer(config: LoudnessConfig) -> object:
                 samples = audio.tracks[track][:, 0]
                 padded = torch.nn.functional.pad(samples, (0, -samples.shape[1] % 640))
                 energy = padded.reshape(len(padded), -1, 640).square().mean(-1)
-                rows.append((energy * 100 * self.gain).long().clamp(max=config.size - 1))
+                rows.append((energy * 100 * self.encoder["gain"]).long().clamp(max=config.size - 1))
             ids = torch.stack(rows, 1)
             ids[torch.arange(ids.shape[2]).expand_as(ids) >= frames[:, None, None]] = 0
             ids = ids + config.size if config.lie == "ids" else ids

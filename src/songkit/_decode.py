@@ -30,6 +30,10 @@ _LONGEST = 1 << 40
 _NOT_AUDIO = (1, 7, 18)
 """Codes of libsndfile: format not recognised; not a regular file (what it says of a damaged MP3); unimplemented."""
 
+_MP3_LEAD = 16 * 1152
+"""Samples decoded before a range of an MP3: its first frame needs bytes of up to a dozen frames before it, and is
+silent without them."""
+
 
 def main() -> None:
     """Answers requests until standard input ends."""
@@ -52,7 +56,7 @@ def main() -> None:
 
 def _answer(request: dict[str, Any], answers: BinaryIO) -> None:
     path = request["path"]
-    with soundfile.SoundFile(path) as file:
+    with _Forward(path) as file:
         _check_whole(Path(path), file)
         start, stop = request.get("start"), request.get("stop")
         header = {"sample_rate": file.samplerate, "channels": file.channels, "samples": file.frames}
@@ -61,7 +65,9 @@ def _answer(request: dict[str, Any], answers: BinaryIO) -> None:
             return
         stop = file.frames if stop is None else min(stop, file.frames)
         start = min(start, stop)
-        file.seek(start)
+        lead = min(start, _MP3_LEAD) if file.format == "MP3" else 0
+        file.seek(start - lead)
+        file.read(lead, dtype="float32")
         _line(answers, {**header, "start": start, "stop": stop})
         left = stop - start
         while left:
@@ -73,6 +79,18 @@ def _answer(request: dict[str, Any], answers: BinaryIO) -> None:
             _line(answers, {"bytes": len(data)})
             answers.write(data)
         _line(answers, {})
+
+
+class _Forward(soundfile.SoundFile):
+    """A file that is read on and on.
+
+    After every read of a seekable file, soundfile seeks to where it is already; that clears what an MP3 decoder
+    remembers, and the next block begins with silence.
+    """
+
+    def seekable(self) -> bool:
+        """Returns false; `seek` works all the same."""
+        return False
 
 
 def _check_whole(path: Path, file: soundfile.SoundFile) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,23 @@ class Node:
     """Of the distribution."""
     origin: str
     """Where the recipe names it."""
+
+    def load_factory(self) -> Callable[..., Any]:
+        """Imports the component's code and returns what makes it of a config and its parts.
+
+        Raises:
+            PluginError: If it cannot be imported.
+        """
+        module, _, attribute = self.factory.partition(":")
+        try:
+            factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"{self.kind} '{self.id}' cannot be built: its factory {self.factory} of {self.distribution} "
+                f"{self.version} cannot be imported ({type(error).__name__}: {error}). Install what is missing, or "
+                "reinstall that distribution."
+            ) from error
+        return factory
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import nn
 
 from songkit.checkpoint import load_weights
-from songkit.errors import CheckpointError, LayoutError, PluginError, RecipeError, did_you_mean
+from songkit.errors import CheckpointError, LayoutError, RecipeError, did_you_mean
 from songkit.recipe import Node, Recipe
 from songkit.types import TokenLayout
 
@@ -139,7 +138,7 @@ def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple
             if isinstance(child, Node)
             else {key: part(item, f"{name}.{key}") for key, item in child.items()}
         )
-    factory = _factory(node)
+    factory = node.load_factory()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = factory(node.config, **parts, **extra)
@@ -166,18 +165,6 @@ def _submodule(built: Any, name: str, node: Node) -> nn.Module:
             f"{node.origin}: {node.kind} '{node.id}' has no submodule '{name}' for which `weights` names a file."
             f"{did_you_mean(name, names)} It has {', '.join(names) or 'none'}."
         ) from None
-
-
-def _factory(node: Node) -> Any:
-    module, _, attribute = node.factory.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise PluginError(
-            f"{node.kind} '{node.id}' cannot be built: its factory {node.factory} of {node.distribution} "
-            f"{node.version} cannot be imported ({type(error).__name__}: {error}). Install what is missing, or "
-            "reinstall that distribution."
-        ) from error
 
 
 def _optional_parts(node: Node) -> list[str]:

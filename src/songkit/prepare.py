@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PrepareSummary", "identity", "prepare"]
 
+_ALL = (None, None, 0.0, 0.0)
+"""Start, stop, least and most seconds of a source that leaves nothing out."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareSummary:
@@ -52,7 +55,8 @@ def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: 
     """Writes a prepared set, or what is missing of it.
 
     Args:
-        recipe: With the role `data`; and `tokenizer` or `codec` where `prepare.codes` is set.
+        recipe: With the role `data` unless `prepare.audio` is off, which adds codes to what is in the folder; and
+            with `tokenizer` or `codec` where `prepare.codes` is on.
         out: The folder. What is finished there is kept; what an interrupted run left is continued.
         workers: Processes that make or read songs; `prepare.workers` when `None`. The result does not depend on it.
         progress: Whether to show progress bars.
@@ -64,27 +68,13 @@ def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: 
     """
     began = time.monotonic()
     settings = recipe.prepare
-    data = _role(recipe, "data")
     root = Path(out)
+    if not settings.audio and not prepared_keys(root, "audio"):
+        raise LayoutError(
+            f"{root} holds no prepared set to add codes to. Prepare songs there first, or set prepare.audio=true."
+        )
     with _locked(root):
-        if _is_own_set(data, root):
-            audio_key = PreparedSource(root, audio=data.config.audio).audio_key
-        else:
-            source = identity(data)
-            wanted = {
-                "sample_rate": settings.sample_rate,
-                "channels": settings.channels,
-                "tracks": list(settings.tracks),
-            }
-            audio_key = _digest({"source": source, **wanted})
-            if audio_key not in prepared_keys(root, "audio"):
-                write_audio(
-                    _SourceMaker(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe)),
-                    root / f"audio-{audio_key}",
-                    {"key": audio_key, "source": source, **wanted},
-                    workers=workers or settings.workers,
-                    progress=progress,
-                )
+        audio_key = _own_audio(recipe, root) or _write_audio(recipe, root, workers or settings.workers, progress)
         prepared = PreparedSource(root, audio=audio_key)
         codes_key = _write_codes(recipe, prepared, progress) if settings.codes else None
     folders = [root / f"audio-{audio_key}"] + ([root / f"codes-{codes_key}"] if codes_key else [])
@@ -110,6 +100,31 @@ def identity(node: Node) -> dict[str, Any]:
     return {"id": node.id, "revision": node.revision, "config": config, "children": children}
 
 
+def _own_audio(recipe: Recipe, root: Path) -> str | None:
+    """Returns the key of the audio to add codes to, where no other songs are to be written."""
+    data = recipe.roles.get("data")
+    prepared = data.config if data is not None and data.id == "songkit/prepared" else None
+    if recipe.prepare.audio and (prepared is None or Path(prepared.root).resolve() != root.resolve()):
+        return None
+    if prepared is not None and (prepared.start, prepared.stop, prepared.min_seconds, prepared.max_seconds) != _ALL:
+        raise LayoutError(
+            f"'songkit prepare' adds codes to the whole of {root}, but 'data' chooses some of its songs. "
+            "Leave out start, stop, min_seconds and max_seconds."
+        )
+    return PreparedSource(root, audio=prepared.audio if prepared is not None else "").audio_key
+
+
+def _write_audio(recipe: Recipe, root: Path, workers: int, progress: bool) -> str:
+    source, settings = identity(_role(recipe, "data")), recipe.prepare
+    wanted = {"sample_rate": settings.sample_rate, "channels": settings.channels, "tracks": list(settings.tracks)}
+    key = _digest({"source": source, **wanted})
+    if key not in prepared_keys(root, "audio"):
+        maker = _SourceMaker(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe))
+        index = {"key": key, "source": source, **wanted}
+        write_audio(maker, root / f"audio-{key}", index, workers=workers, progress=progress)
+    return key
+
+
 def _write_codes(recipe: Recipe, prepared: PreparedSource, progress: bool) -> str:
     from songkit._prepare_codes import weights_digest, write_codes
     from songkit.build import build_roles
@@ -117,7 +132,7 @@ def _write_codes(recipe: Recipe, prepared: PreparedSource, progress: bool) -> st
     role = "tokenizer" if "tokenizer" in recipe.roles else "codec"
     node = _role(recipe, role)
     tokenizer = build_roles(recipe, [role], require_weights=True)[role]
-    parts = {**identity(node), "weights": weights_digest(tokenizer), "audio": prepared.audio_key}
+    parts = {**identity(node), "weights": weights_digest(tokenizer.encoding_module()), "audio": prepared.audio_key}
     key = _digest(parts)
     if key not in prepared_keys(prepared.root, "codes"):
         write_codes(prepared, tokenizer, prepared.root / f"codes-{key}", {"key": key, **parts}, progress=progress)
@@ -133,13 +148,19 @@ class _SourceMaker:
     recipe: bytes
 
     def __call__(self) -> DataSource:
-        from songkit.build import build_roles
         from songkit.registry import Registry
 
         registry = Registry([])
         for plugin in self.plugins:
             registry = registry.with_local(Path(plugin))
-        source: DataSource = build_roles(pickle.loads(self.recipe), ["data"])["data"]
+        recipe: Recipe = pickle.loads(self.recipe)
+        node = recipe.roles["data"]
+        if node.children or node.weights is not None:
+            from songkit.build import build_roles
+
+            source: DataSource = build_roles(recipe, ["data"])["data"]
+        else:  # most sources are only a config: spares every process the import of torch
+            source = node.load_factory()(node.config)
         return source
 
 
@@ -150,17 +171,6 @@ def _role(recipe: Recipe, role: str) -> Node:
             f"Add '{role}: {{use: ...}}'; 'songkit plugins list' shows what there is."
         )
     return recipe.roles[role]
-
-
-def _is_own_set(data: Node, root: Path) -> bool:
-    if data.id != "songkit/prepared" or Path(data.config.root).resolve() != root.resolve():
-        return False
-    if data.config.start is not None or data.config.stop is not None or data.config.min_seconds:
-        raise LayoutError(
-            f"'songkit prepare' adds codes to the whole of {root}, but 'data' chooses some of its songs. "
-            "Leave out start, stop, min_seconds and max_seconds."
-        )
-    return True
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from songkit.audio import convert
+from songkit.checkpoint import save_weights
+from songkit.cli import main
 from songkit.components.prepared import PreparedSource, layout_from_json, layout_to_json, offsets
 from songkit.errors import CheckpointError, LayoutError, OutputError, RecipeError
 from songkit.prepare import prepare
@@ -157,6 +159,29 @@ def test_codes_of_other_weights_or_options_get_another_key_and_do_not_mix(root: 
     assert chosen.layout.streams[0].size == 200
 
 
+def test_without_audio_codes_are_added_to_what_is_in_the_folder(
+    root: Path, source: PreparedSource, tmp_path: Path
+) -> None:
+    away = "data.root=/somewhere/else"
+    summary = prepare(own(tmp_path, root, away, "prepare.audio=false", "tokenizer.size=200"), root)
+    assert summary.codes != source.codes_info["key"]
+    assert summary.audio == source.audio_key
+    with pytest.raises(LayoutError, match="holds no prepared set to add codes to"):
+        prepare(own(tmp_path, root, "prepare.audio=false"), tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+
+
+def test_training_other_parts_of_a_codec_leaves_its_codes_valid(root: Path, tmp_path: Path) -> None:
+    tokenizer = noise.build_tokenizer(noise.LoudnessConfig())
+    keys = []
+    for changed in ("nothing", "decoder", "encoder"):
+        for name, parameter in tokenizer.named_parameters():
+            parameter.data += name.startswith(changed)
+        save_weights(tmp_path / changed, tokenizer, {"component": "local/loudness", "revision": 1})
+        keys.append(prepare(own(tmp_path, root, f"tokenizer.weights={tmp_path / changed}"), root).codes)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_encoding_goes_on_where_it_was_interrupted(
     root: Path, source: PreparedSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +265,25 @@ def test_a_damaged_or_absent_set_is_refused(folder: Path, tmp_path: Path) -> Non
     (tmp_path / audio.name / "vocal.i16").write_bytes(b"short")
     with pytest.raises(LayoutError, match="has 5 bytes"):
         PreparedSource(tmp_path)
+
+
+def test_the_command_prints_a_summary_or_one_message(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own(tmp_path, root)
+    command = ["prepare", str(tmp_path / "recipe.yaml"), "--out", str(root)]
+    assert main([*command, "--json", "data.use=songkit/prepared", f"data.root={root}"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    source = PreparedSource(root)
+    files = [file for file in root.rglob("*") if file.is_file()]
+    assert summary["songs"] == SONGS
+    assert summary["seconds"] == source.samples.sum() / 8000
+    assert summary["bytes"] == sum(file.stat().st_size for file in files)
+    assert (summary["audio"], summary["codes"]) == (source.audio_key, source.codes_info["key"])
+    assert main([*command, "--workers", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --workers is 0")
+    assert main([*command, "data.songs=4"]) == 2
+    assert "already holds songs of another source" in capsys.readouterr().err
 
 
 @settings(derandomize=True, max_examples=50, deadline=None)

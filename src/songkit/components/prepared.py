@@ -262,7 +262,7 @@ def _choose_codes(root: Path, audio_key: str, wanted: str) -> dict[str, Any]:
         found = f"holds only the codes {listed}" if infos else "holds no codes"
         raise LayoutError(
             f"{root} {found}{f', not {wanted!r}' if wanted else ''}. Run 'songkit prepare RECIPE --out {root}' with a "
-            f"recipe that names a tokenizer or codec with weights and 'data: {{use: songkit/prepared, root: {root}}}'."
+            f"recipe that names a tokenizer or codec with weights and 'prepare: {{audio: false, codes: true}}'."
         )
     if len(matching) > 1:
         raise LayoutError(f"{root} holds several sets of codes: {listed}. Choose one key by the option 'codes'.")
