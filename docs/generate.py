@@ -6,15 +6,11 @@ Run it in an environment where every plugin of this repository is installed: `py
 from __future__ import annotations
 
 import argparse
-import ast
-import dataclasses
 import importlib
-import inspect
 import sys
-import textwrap
 from pathlib import Path
-from typing import Any
 
+from songkit._declared import options
 from songkit.cli import COMMANDS
 from songkit.plugin import KINDS
 from songkit.registry import Entry, Registry
@@ -29,8 +25,9 @@ COMPONENTS_HEADER = """\
 
 <!-- Written by docs/generate.py from the declarations themselves; edits here are lost. -->
 
-What a recipe can `use`, kind by kind, with every option, its default and what it means. An option of the form
-`name.part` is set as a nested mapping; an option marked *component* takes `{use: id, ...}` of the given kind.
+What a recipe can `use`, kind by kind, with every option, its default and what it means. An option `name.part` is set in
+a nested mapping, `name: {part: ...}`; an option whose default is
+`component` takes `{use: id, ...}` of the kind that is its type.
 `songkit plugins list` prints the same catalogue for your installation, with the plugins of others.
 
 """
@@ -93,7 +90,9 @@ def commands_page() -> str:
     for name, summary in COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"songkit {name}", description=f"{summary[0].upper()}{summary[1:]}.")
         importlib.import_module(f"songkit.cli.{name}").add_arguments(parser)
-        parts.append(f"## songkit {name}\n\n{parser.description}\n\n```sh\n{EXAMPLES[name]}\n```\n\n{arguments(parser)}")
+        parts.append(
+            f"## songkit {name}\n\n{parser.description}\n\n```sh\n{EXAMPLES[name]}\n```\n\n{arguments(parser)}"
+        )
     return "".join(parts).rstrip() + "\n"
 
 
@@ -126,70 +125,22 @@ def components_page(registry: Registry) -> str:
 def component(entry: Entry) -> str:
     """Returns the section of one component."""
     declared = entry.component
-    title = f"### `{entry.id}`\n\n{declared.summary()} Revision {declared.revision}, in `{entry.plugin.distribution}`.\n\n"
-    rows = "".join(f"| `{name}` | {default} | {meaning} |\n" for name, default, meaning in options(declared.config))
-    return f"{title}| option | default | meaning |\n| --- | --- | --- |\n{rows}\n" if rows else title
+    title = (
+        f"### `{entry.id}`\n\n{declared.summary()} Revision {declared.revision}, in `{entry.plugin.distribution}`.\n\n"
+    )
+    rows = "".join(
+        f"| `{option.name}` | {cell(option.type)} | {cell(option.default, code=True)} | {cell(option.meaning)} |\n"
+        for option in options(declared.config)
+    )
+    return f"{title}| option | type | default | meaning |\n| --- | --- | --- | --- |\n{rows}\n" if rows else title
 
 
-def options(config: type[Any], prefix: str = "") -> list[tuple[str, str, str]]:
-    """Returns (name, default, meaning) of every field of a config, those of nested configs included."""
-    meanings = field_docs(config)
-    rows = []
-    for field in dataclasses.fields(config):
-        if field.default_factory is not dataclasses.MISSING:
-            value: Any = field.default_factory()
-        else:
-            value = field.default
-        name, meaning = prefix + field.name, cell(meanings.get(field.name, ""))
-        if dataclasses.is_dataclass(value):
-            rows += options(type(value), f"{name}.")
-        else:
-            rows.append((name, default_text(field, value), meaning))
-    return rows
-
-
-def default_text(field: dataclasses.Field[Any], value: Any) -> str:
-    """Returns what stands in the column of defaults."""
-    if "ref" in field.metadata:
-        return f"*component*: {field.metadata['ref']}{' (optional)' if field.metadata['optional'] else ''}"
-    if "refs" in field.metadata:
-        return f"*components*: {field.metadata['refs']} by name"
-    return "required" if value is dataclasses.MISSING else f"`{_yaml(value)}`"
-
-
-def field_docs(config: type[Any]) -> dict[str, str]:
-    """Returns the string below each field of a dataclass, base classes included."""
-    docs: dict[str, str] = {}
-    for cls in reversed(config.__mro__):
-        if not dataclasses.is_dataclass(cls):
-            continue
-        definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-        assert isinstance(definition, ast.ClassDef)
-        for statement, following in zip(definition.body, definition.body[1:], strict=False):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(following, ast.Expr)
-                and isinstance(following.value, ast.Constant)
-            ):
-                docs[statement.target.id] = str(following.value.value)
-    return docs
-
-
-def cell(text: str) -> str:
-    """Returns text that can stand in a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        shown = [_yaml(item) for item in value[:12]] + (["…"] if len(value) > 12 else [])
-        return "[" + ", ".join(shown) + "]"
-    return '""' if value == "" else str(value)
+def cell(text: str, code: bool = False) -> str:
+    """Returns text, or code cut to a readable length, for a table."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    if not code:
+        return text.replace("<", "&lt;")
+    return f"`{text}`" if len(text) <= 240 else f"`{text[: text.rindex(' ', 0, 200)]} …`"
 
 
 if __name__ == "__main__":
