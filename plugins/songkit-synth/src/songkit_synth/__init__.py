@@ -1,1 +1,5 @@
 """Songs with ground truth, made on the spot."""
+
+from songkit_synth.configs import SynthSongsConfig
+
+__all__ = ["SynthSongsConfig"]
