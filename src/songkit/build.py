@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,9 +23,7 @@ from songkit.types import TokenLayout
 __all__ = ["build", "build_roles", "check_fit"]
 
 
-def build(
-    node: Node, *, seed: int = 0, require_weights: bool = False, extra: Mapping[str, Any] | None = None
-) -> Any:
+def build(node: Node, *, seed: int = 0, require_weights: bool = False, extra: Mapping[str, Any] | None = None) -> Any:
     """Builds a component and everything inside it.
 
     Args:
@@ -42,11 +40,12 @@ def build(
         CheckpointError: If weights are missing or do not belong to the component.
         LayoutError: If the component refuses its parts.
     """
-    built, fresh = _build(node, node.kind, seed, extra or {})
+    built, fresh = _build(node, seed, extra or {})
     if require_weights and fresh:
+        first, *others = fresh.values()
         raise CheckpointError(
-            f"{node.origin}: {node.kind} '{node.id}' has no weights ({fresh[0]} and {len(fresh) - 1} more parameters "
-            "would be random). Name a file by `weights`, or write `weights: random` if that is what you want."
+            f"{node.origin}: {node.kind} '{node.id}' has no weights ({first} and {len(others)} more parameters would be "
+            "random). Name a file by `weights`, or write `weights: random` if that is what you want."
         )
     return built
 
@@ -120,18 +119,21 @@ def check_fit(parts: Mapping[str, Any]) -> None:
         )
 
 
-def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """Builds a node; returns it with the names of its parameters that are neither loaded nor `weights: random`."""
-    parts: dict[str, Any] = {name: None for name in _optional_parts(node)}
-    fresh_inside: list[str] = []
-    given: set[int] = set()  # parameters of the parts, which those answer for
+def _build(node: Node, seed: int, extra: Mapping[str, Any]) -> tuple[Any, dict[int, str]]:
+    """Builds a node; returns it with the names of its fresh parameters by their identity.
+
+    A parameter is fresh while it neither comes from a file nor is covered by `weights: random`.
+    """
+    fresh: dict[int, str] = {}
+    of_parts: set[int] = set()
 
     def part(child: Node, name: str) -> Any:
-        built, fresh = _build(child, f"{place}.{name}", _derived(seed, name), {})
-        fresh_inside.extend(f"{name}.{parameter}" for parameter in fresh)
-        given.update(id(parameter) for _, parameter in _parameters(built))
+        built, fresh_inside = _build(child, _derived(seed, name), {})
+        fresh.update((key, f"{name}.{parameter}") for key, parameter in fresh_inside.items())
+        of_parts.update(id(parameter) for _, parameter in _parameters(built))
         return built
 
+    parts: dict[str, Any] = dict.fromkeys(_ref_fields(node))  # an optional part that the recipe leaves out is None
     for name, child in node.children.items():
         parts[name] = (
             part(child, name)
@@ -140,18 +142,23 @@ def _build(node: Node, place: str, seed: int, extra: Mapping[str, Any]) -> tuple
         )
     factory = node.load_factory()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
         built = factory(node.config, **parts, **extra)
-    if node.weights is not None and node.weights != "random":
-        files = {"": node.weights} if isinstance(node.weights, Path) else node.weights
-        for name, file in files.items():
-            target = _submodule(built, name, node)
-            if file != "random":
-                load_weights(file, target, component=node.id, revision=node.revision)
-            given.update(id(parameter) for parameter in target.parameters())
-    if isinstance(node.weights, Path) or node.weights == "random":
-        return built, []
-    return built, fresh_inside + [name for name, parameter in _parameters(built) if id(parameter) not in given]
+    fresh.update((id(parameter), name) for name, parameter in _parameters(built) if id(parameter) not in of_parts)
+    for name, file in _files(node).items():
+        target = _submodule(built, name, node)
+        if file != "random":
+            load_weights(file, target, component=node.id, revision=node.revision)
+        for parameter in target.parameters():
+            fresh.pop(id(parameter), None)
+    return built, fresh
+
+
+def _files(node: Node) -> Mapping[str, Path | Literal["random"]]:
+    """Returns where the weights of each submodule come from; `""` is the whole."""
+    if node.weights is None:
+        return {}
+    return node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
 
 
 def _submodule(built: Any, name: str, node: Node) -> nn.Module:
@@ -167,7 +174,7 @@ def _submodule(built: Any, name: str, node: Node) -> nn.Module:
         ) from None
 
 
-def _optional_parts(node: Node) -> list[str]:
+def _ref_fields(node: Node) -> list[str]:
     return [option.name for option in dataclasses.fields(node.config) if "ref" in option.metadata]
 
 

@@ -111,6 +111,8 @@ def test_weights_are_loaded_whole_or_by_submodule(recipe, tmp_path):
     node = recipe(f"{PLANNER[:-1]}, weights: {{head: ./head.safetensors}}}}").roles["planner"]
     with pytest.raises(CheckpointError, match=r"\(tower.weight and 1 more"):
         build(node, require_weights=True)
+    node = recipe(f"{PLANNER[:-1]}, weights: {{head: ./head.safetensors, tower: random}}}}").roles["planner"]
+    assert build(node, require_weights=True)
     with pytest.raises(CheckpointError, match=r"no submodule 'hed'.* Did you mean 'head'\?"):
         build(recipe(f"{PLANNER[:-1]}, weights: {{hed: ./head.safetensors}}}}").roles["planner"])
 
