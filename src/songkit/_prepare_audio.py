@@ -29,7 +29,7 @@ from songkit.types import Song
 if TYPE_CHECKING:
     from songkit.interfaces import DataSource
 
-__all__ = ["finish", "progress_bar", "sync", "write_audio", "write_json"]
+__all__ = ["finish", "progress_bar", "sync", "write_audio", "write_json", "writing"]
 
 _log = logging.getLogger(__name__)
 _SYNC_EVERY = 64
@@ -73,8 +73,21 @@ def write_audio(
         "samples": [int(n) // index["channels"] for n in samples],
         "records": [int(n) for n in records],
     }
-    write_json(partial / "index.json", values)
-    finish(partial, folder, songs=root / "songs.jsonl")
+    with writing(root):
+        write_json(partial / "index.json", values)
+        finish(partial, folder, songs=root / "songs.jsonl")
+
+
+@contextlib.contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turns what goes wrong in writing to a prepared set into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {root}: {error.strerror or error}. Make room there and run the same command again, which "
+            "goes on after what is finished; or choose another folder with --out."
+        ) from error
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -87,7 +100,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def finish(partial: Path, folder: Path, songs: Path | None = None) -> None:
     """Gives a finished folder its name; its `songs.jsonl` becomes `songs`."""
-    (partial / "lengths.i64").unlink(missing_ok=True)
+    for journal in ("lengths.i64", "done"):
+        (partial / journal).unlink(missing_ok=True)
     if songs is not None:
         temporary = songs.with_name(f".{songs.name}.partial")
         shutil.copyfile(partial / "songs.jsonl", temporary)
@@ -122,29 +136,30 @@ class _Journal:
         self.songs = 0
 
     def __enter__(self) -> _Journal:
-        try:
+        with writing(self._folder.parent):
             self._folder.mkdir(parents=True, exist_ok=True)
             names = [*(f"{track}.i16" for track in self._tracks), "songs.jsonl", "lengths.i64"]
             self._files = {name: (self._folder / name).open("ab") for name in names}
-        except OSError as error:
-            raise OutputError(f"cannot write to {self._folder.parent} ({error}). Choose another --out.") from error
-        samples, records = self.lengths()
-        ends = {f"{track}.i16": 2 * offsets(samples) for track in self._tracks}
-        ends |= {"songs.jsonl": offsets(records), "lengths.i64": 16 * np.arange(len(samples) + 1)}
-        sizes = {name: (self._folder / name).stat().st_size for name in self._files}
-        self.songs = min(int(np.searchsorted(ends[name], size, side="right")) - 1 for name, size in sizes.items())
-        for name, file in self._files.items():
-            file.truncate(int(ends[name][self.songs]))
+            samples, records = self.lengths()
+            ends = {f"{track}.i16": 2 * offsets(samples) for track in self._tracks}
+            ends |= {"songs.jsonl": offsets(records), "lengths.i64": 16 * np.arange(len(samples) + 1)}
+            sizes = {name: (self._folder / name).stat().st_size for name in self._files}
+            self.songs = min(int(np.searchsorted(ends[name], size, side="right")) - 1 for name, size in sizes.items())
+            for name, file in self._files.items():
+                file.truncate(int(ends[name][self.songs]))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        # After a failure what could not be flushed cannot be closed either; the first error is the one to tell.
+        with contextlib.suppress(OSError) if failure else writing(self._folder.parent):
+            self._flush()
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError) if failure else writing(self._folder.parent):
+                file.close()
 
     def append(self, record: bytes, tracks: dict[str, np.ndarray]) -> None:
         """Adds a song: its record and int16 samples [T, C] of each track."""
-        try:
+        with writing(self._folder.parent):
             for track, samples in tracks.items():
                 self._files[f"{track}.i16"].write(samples.tobytes())
             self._files["songs.jsonl"].write(record)
@@ -152,11 +167,6 @@ class _Journal:
             self._files["lengths.i64"].write(np.array([size, len(record)], "<i8").tobytes())
             self.songs += 1
             self._flush(durable=self.songs % _SYNC_EVERY == 0)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write to {self._folder.parent} ({error}) after {self.songs} songs. Make room and run the same "
-                "command again: it goes on from there."
-            ) from error
 
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the number of values in each song's tracks, and the bytes of its record."""

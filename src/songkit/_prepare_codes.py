@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from songkit._prepare_audio import finish, progress_bar, write_json
+from songkit._prepare_audio import finish, progress_bar, write_json, writing
 from songkit.components.prepared import FORMAT, PreparedSource, layout_to_json, offsets
 from songkit.errors import LayoutError
 from songkit.interfaces import Tokenizer
@@ -58,37 +59,40 @@ def write_codes(
     )
     ends = offsets(frames * streams)
     dtype = next(d for d in ("u1", "u2", "u4") if max(s.size for s in layout.streams) <= 2 ** (8 * int(d[1])))
-    partial = folder.parent / f".partial-{folder.name}"
-    partial.mkdir(exist_ok=True)
-    path, done_path = partial / f"ids.{dtype}", partial / "lengths.i64"
-    with path.open("ab") as file:
-        file.truncate(int(ends[-1]) * int(dtype[1]))
-    done = int(done_path.read_text()) if done_path.exists() else 0
     batches = list(_batches(prepared.samples, prepared.sample_rate))
-    tokenizer.eval()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer.to(device)
     seconds = prepared.samples / prepared.sample_rate
-    skipped = sum(len(batch) for batch in batches[:done])
-    with (
-        path.open("r+b") as file,
-        progress_bar("codes", len(prepared), skipped, progress) as bar,
-    ):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer.eval().to(device)
+    root, partial = folder.parent, folder.parent / f".partial-{folder.name}"
+    with contextlib.ExitStack() as stack:
+        with writing(root):
+            partial.mkdir(exist_ok=True)
+            path = partial / f"ids.{dtype}"
+            path.touch()
+            file = stack.enter_context(path.open("r+b", buffering=0))
+            done = stack.enter_context((partial / "done").open("ab", buffering=0))  # a byte for each batch
+            file.truncate(int(ends[-1]) * int(dtype[1]))
+            first = done.tell()
+        skipped = sum(len(batch) for batch in batches[:first])
+        bar = stack.enter_context(progress_bar("codes", len(prepared), skipped, progress))
         began, made = time.monotonic(), 0.0
-        for number, batch in enumerate(batches[done:], start=done):
+        for batch in batches[first:]:
             ids = _encode(prepared, tokenizer, batch, frames, device)
-            for row, index in enumerate(batch):
-                file.seek(int(ends[index]) * int(dtype[1]))
-                file.write(ids[row, :, : frames[index]].astype(f"<{dtype}").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-            done_path.write_text(str(number + 1))
+            with writing(root):
+                for row, index in enumerate(batch):
+                    file.seek(int(ends[index]) * int(dtype[1]))
+                    left = memoryview(ids[row, :, : frames[index]].astype(f"<{dtype}").tobytes())
+                    while left:
+                        left = left[file.write(left) :]
+                os.fsync(file.fileno())
+                done.write(b".")
             made += float(seconds[batch].sum())
             bar.set_postfix_str(f"{made / (time.monotonic() - began):.1f} x real time", refresh=False)
             bar.update(len(batch))
     values = {"format": FORMAT, **info, "layout": layout_to_json(layout), "dtype": dtype, "frames": frames.tolist()}
-    write_json(partial / "layout.json", values)
-    finish(partial, folder)
+    with writing(root):
+        write_json(partial / "layout.json", values)
+        finish(partial, folder)
 
 
 def _batches(samples: np.ndarray, sample_rate: int) -> Iterator[list[int]]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from songkit._prepare_audio import _Journal
 from songkit.audio import convert
 from songkit.checkpoint import save_weights
 from songkit.cli import main
@@ -205,6 +206,28 @@ def test_encoding_goes_on_where_it_was_interrupted(
     resumed = PreparedSource(root, codes=summary.codes or "")
     for i in range(SONGS):
         np.testing.assert_array_equal(resumed.codes(i), np.minimum(source.codes(i), 249))
+
+
+def test_a_full_disk_costs_nothing_that_is_finished(tmp_path: Path) -> None:
+    root, song = tmp_path / "set", {"vocal": np.arange(8, dtype=np.int16)}
+    partial = root / ".partial-audio-x"
+    with _Journal(partial, ("vocal",)) as journal:
+        journal.append(b"{}\n", song)
+
+    def fill_the_disk() -> None:
+        with _Journal(partial, ("vocal",)) as journal:
+            journal._files["vocal.i16"].close()
+            journal._files["vocal.i16"] = Path("/dev/full").open("ab")  # noqa: SIM115 - the journal closes it
+            journal.append(b"{}\n", song)
+
+    with pytest.raises(OutputError, match=f"cannot write to {root}: No space left.*run the same command again"):
+        fill_the_disk()
+    with _Journal(partial, ("vocal",)) as journal:
+        assert journal.songs == 1
+        journal.append(b"[]\n", song)
+        assert [list(lengths) for lengths in journal.lengths()] == [[8, 8], [3, 3]]
+    assert (partial / "vocal.i16").read_bytes() == song["vocal"].tobytes() * 2
+    assert (partial / "songs.jsonl").read_bytes() == b"{}\n[]\n"
 
 
 def test_missing_codes_say_how_to_make_them(folder: Path, tmp_path: Path) -> None:
