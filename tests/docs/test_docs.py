@@ -17,6 +17,7 @@ from songkit.request import STRUCTURE_TAGS, read_requests
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+REGISTRY = Registry.discover()
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -32,7 +33,7 @@ def test_every_component_and_command_has_a_heading() -> None:
     components = (DOCS / "reference" / "components.md").read_text(encoding="utf-8")
     commands = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
     ours = {"songkit", "levo2", "mini", "synth", "judges"}
-    ids = [entry.id for entry in Registry.discover().list() if entry.plugin.name in ours]
+    ids = [entry.id for entry in REGISTRY.list() if entry.plugin.name in ours]
 
     assert len(ids) > 10
     assert [name for name in ids if f"### `{name}`" not in components] == []
@@ -50,8 +51,7 @@ def test_every_page_is_in_the_navigation() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_names_only_what_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    registry = Registry.discover()
-    ids = {entry.id for entry in registry.list()} | set(registry.recipes())
+    ids = {entry.id for entry in REGISTRY.list()} | set(REGISTRY.recipes())
     code = "\n".join(block for _, block in FENCE.findall(text))
 
     links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link]
