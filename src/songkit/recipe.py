@@ -101,6 +101,8 @@ def load(
     metrics = structure.nodes("metric", root.get("metrics") or _empty(root), "metrics")
     sections = {key: structure.settings(cls, root.get(key) or _empty(root), key) for key, cls in SECTIONS.items()}
     seed = structure.value(int, root.get("seed") or dataclasses.replace(_empty(root), value=0), "seed")
+    if isinstance(seed, int) and seed < 0:
+        structure.report(root.get("seed") or root, "seed", f"found {seed}, expected 0 or more.")
     named = {role: node for role, node in roles.items() if node is not None}
     if not allow_revision:
         _check_revisions(root, {**named, **{f"metrics.{name}": node for name, node in metrics.items()}}, structure)

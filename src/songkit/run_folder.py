@@ -24,7 +24,7 @@ from songkit.recipe import Recipe, dump
 
 __all__ = ["check_run", "described", "forget_metrics_after", "open_run"]
 
-_MAY_CHANGE = {"trainer", "prepare", "generate", "_components"}
+_MAY_CHANGE = ("trainer", "prepare", "generate", "_components")
 """Keys of a recipe that may differ when a training goes on: limits and intervals, and what training does not read."""
 
 
@@ -43,9 +43,14 @@ def check_run(recipe: Recipe, run: Path, resume: bool) -> bool:
         )
     if not (run / "resolved.yaml").is_file():
         raise OutputError(f"{run} is not the folder of a training: it has no resolved.yaml. Choose another --out.")
-    before = yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8"))
-    after = yaml.safe_load(dump(recipe))
-    changed = [key for key in sorted({*before, *after} - _MAY_CHANGE) if before.get(key) != after.get(key)]
+    try:
+        before = _comparable(yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise OutputError(
+            f"{run / 'resolved.yaml'} is damaged ({error}). Restore it, or choose another --out."
+        ) from error
+    after = _comparable(yaml.safe_load(dump(recipe)))
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     if changed:
         raise OutputError(
             f"the training in {run} was begun with another recipe: {', '.join(changed)} differ. Go on with "
@@ -106,6 +111,13 @@ def described(recipe: Recipe, name: str, *, steps: int, consumed: float, unit: s
         "steps": steps,
         "consumed": {"amount": round(consumed, 3), "unit": unit},
     }
+
+
+def _comparable(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a resolved recipe that decides what is trained."""
+    revisions = {path: (part["id"], part["revision"]) for path, part in resolved["_components"].items()}
+    kept = {key: value for key, value in resolved.items() if key not in _MAY_CHANGE}
+    return {**kept, "revisions of components": revisions}
 
 
 def _portable(config: Any) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -43,6 +44,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def train(recipe: Recipe, run: Path, *, resume: bool = False, progress: bool = True) -> Path:
     """Trains until the recipe's limit of steps or minutes.
+
+    A training that was interrupted and resumed ends with the same bits as one that was not, where the limit is one of
+    steps and the kernels are deterministic (as on a CPU, with the same number of threads).
 
     Args:
         recipe: With a task, and settings for `trainer` and `optimizer`.
@@ -177,11 +181,11 @@ class _Loop(lightning.Callback):
         means = {name.lstrip("_"): float(total) / count for name, (total, count) in self._sums.items()}
         line = {
             "step": task.step,
-            "seconds": round(task.elapsed, 3),
+            "seconds": task.elapsed,
             "lr": task.learning_rate(),
-            **{name: float(f"{value:.6g}") for name, value in means.items()},
+            **means,
             task.unit.replace(" ", "_"): task.consumed,
-            f"{task.unit.replace(' ', '_')}_per_s": round(speed, 2),
+            f"{task.unit.replace(' ', '_')}_per_s": speed,
         }
         self._write(line)
         self._bar.set_postfix_str(f"loss {means.get('loss', float('nan')):.4g}, {speed:.4g} {task.unit}/s")
@@ -210,7 +214,14 @@ class _Loop(lightning.Callback):
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with (self._run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({name: _plain(value) for name, value in line.items()}) + "\n")
+
+
+def _plain(value: float) -> float | None:
+    """Rounds to six digits; JSON has no word for what is not finite."""
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _due(step: int, every: int) -> bool:
@@ -220,6 +231,7 @@ def _due(step: int, every: int) -> bool:
 def _restore(task: Task, recipe: Recipe, run: Path) -> None:
     state = load_state(run / "checkpoints")
     if state is None:
+        forget_metrics_after(run, 0)
         return
     try:
         task.restore(state)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from songkit.recipe import Node, Recipe
 
-__all__ = ["EPILOG", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-EPILOG = """examples:
+_EXAMPLES = """examples:
   songkit train levo2/mini/vae --out runs/vae trainer.max_minutes=60
   songkit train levo2/mini/vae --out runs/vae --resume     go on with an interrupted training
   songkit train my.yaml --out runs/mine --dry-run          show what would be done
@@ -28,6 +28,7 @@ _STARTED = "SONGKIT_ALLOCATOR_SET"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
+    parser.epilog, parser.formatter_class = _EXAMPLES, argparse.RawDescriptionHelpFormatter
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe (see `songkit recipes ls`) or a .yaml file")
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="changes to the recipe, such as trainer.max_steps=500"
