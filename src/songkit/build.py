@@ -44,8 +44,8 @@ def build(node: Node, *, seed: int = 0, require_weights: bool = False, extra: Ma
     if require_weights and fresh:
         first, *others = fresh.values()
         raise CheckpointError(
-            f"{node.origin}: {node.kind} '{node.id}' has no weights ({first} and {len(others)} more parameters would be "
-            "random). Name a file by `weights`, or write `weights: random` if that is what you want."
+            f"{node.origin}: {node.kind} '{node.id}' has no weights ({first} and {len(others)} more parameters would "
+            "be random). Name a file by `weights`, or write `weights: random` if that is what you want."
         )
     return built
 

@@ -47,7 +47,7 @@ class PluginRecord:
     components: tuple[Component, ...] = ()
     recipes: Path | None = None
     """Folder of the recipes that it ships."""
-    error: Exception | None = None
+    error: BaseException | None = None
     """Why it could not be loaded; then it has no components and no recipes."""
 
 
@@ -188,7 +188,7 @@ def _load(point: EntryPoint) -> PluginRecord:
         return PluginRecord(point.name, distribution, version, error=wrong)
     try:
         module = point.load()
-    except Exception as error:  # kept in the record: the other plugins load, and using this one raises it
+    except (Exception, SystemExit) as error:  # kept in the record: the others load, and using this one raises it
         return PluginRecord(point.name, distribution, version, error=error)
     return _record(point.name, distribution, version, module)
 

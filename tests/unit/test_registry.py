@@ -75,6 +75,11 @@ def test_a_broken_plugin_stops_nothing_and_is_raised_when_used(install):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
+def test_a_plugin_that_ends_the_process_stops_nothing(install):
+    install("songkit-broken", code="raise SystemExit(3)")
+    assert isinstance(record("broken").error, SystemExit)
+
+
 def test_strict_makes_a_broken_plugin_fatal(install, monkeypatch):
     install("songkit-broken", code="1 / 0")
     monkeypatch.setenv("SONGKIT_STRICT_PLUGINS", "1")
