@@ -78,10 +78,11 @@ class Registry:
             PluginError: If `SONGKIT_STRICT_PLUGINS=1` and anything is wrong with any plugin.
         """
         wanted = {name.strip() for name in os.environ.get("SONGKIT_PLUGINS", "").split(",")} - {""}
-        points = sorted(entry_points(group="songkit"), key=lambda point: (point.name, _distribution(point)[0]))
-        records = [_load(point) for point in points if not wanted or point.name in (CORE, *wanted)]
+        points = [(point, *_distribution(point)) for point in entry_points(group="songkit")]
+        points.sort(key=lambda found: (found[0].name, found[1]))
+        records = [_load(*found) for found in points if not wanted or found[0].name in (CORE, *wanted)]
         for name in sorted(wanted - {record.name for record in records}):
-            hint = did_you_mean(name, [point.name for point in points])
+            hint = did_you_mean(name, [point.name for point, *_ in points])
             missing = PluginError(f"SONGKIT_PLUGINS names '{name}', which is not installed.{hint}")
             records.append(PluginRecord(name, f"songkit-{name}", "", error=missing))
         registry = cls(_refuse_duplicates(records))
@@ -177,8 +178,7 @@ class Registry:
 # --- loading -------------------------------------------------------------------------------------------------
 
 
-def _load(point: EntryPoint) -> PluginRecord:
-    distribution, version = _distribution(point)
+def _load(point: EntryPoint, distribution: str, version: str) -> PluginRecord:
     expected = CORE if distribution == "songkit" else distribution.removeprefix("songkit-")
     if point.name != expected or not (distribution == "songkit" or distribution.startswith("songkit-")):
         wrong = PluginError(
@@ -286,7 +286,8 @@ def _described(error: BaseException) -> str:
 def _distribution(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return "an unknown distribution", ""
-    return re.sub(r"[-_.]+", "-", point.dist.name).lower(), point.dist.version
+    metadata = point.dist.metadata  # parsed anew by every access to `dist.name` and `dist.version`
+    return re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), metadata["Version"]
 
 
 def _namespace_advice(distribution: str) -> str:
