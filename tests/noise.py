@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,9 @@ class NoiseConfig:
 
     songs: int = 5
     """How many."""
-    log: str = field(default="", metadata={"path": True})
+    log: str = ""
     """File to which the number of each song that is made is appended."""
-    bad: str = field(default="", metadata={"path": True})
+    bad: str = ""
     """The fourth song cannot be made while this file exists."""
 
 

@@ -186,9 +186,12 @@ def _refuse_other_songs(root: Path, index: dict[str, Any]) -> None:
     for path in root.glob("audio-*/index.json"):
         if json.loads(path.read_text("utf-8"))["source"] != index["source"]:
             raise OutputError(
-                f"{root} already holds songs of another source or with other options ({path.parent.name}). "
+                f"{root} already holds songs of another source, or with other options or files ({path.parent.name}). "
                 "Choose another folder with --out."
             )
+    for path in root.glob(".partial-audio-*"):
+        if path.name != f".partial-audio-{index['key']}":
+            _log.warning("%s is left of an interrupted run with other options. Delete it if you need it no more.", path)
 
 
 @contextlib.contextmanager

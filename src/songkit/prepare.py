@@ -115,7 +115,8 @@ def _own_audio(recipe: Recipe, root: Path) -> str | None:
 
 
 def _write_audio(recipe: Recipe, root: Path, workers: int, progress: bool) -> str:
-    source, settings = identity(_role(recipe, "data")), recipe.prepare
+    settings, node = recipe.prepare, _role(recipe, "data")
+    source = {**identity(node), **_files(node)}
     wanted = {"sample_rate": settings.sample_rate, "channels": settings.channels, "tracks": list(settings.tracks)}
     key = _digest({"source": source, **wanted})
     if key not in prepared_keys(root, "audio"):
@@ -137,6 +138,19 @@ def _write_codes(recipe: Recipe, prepared: PreparedSource, progress: bool) -> st
     if key not in prepared_keys(prepared.root, "codes"):
         write_codes(prepared, tokenizer, prepared.root / f"codes-{key}", {"key": key, **parts}, progress=progress)
     return key
+
+
+def _files(node: Node) -> dict[str, Any]:
+    """Returns what lies at the paths of a source's options: with other files it gives other songs."""
+    found: dict[str, Any] = {}
+    for option in dataclasses.fields(node.config):
+        value = getattr(node.config, option.name)
+        if value and option.metadata.get("path"):
+            path = Path(value)
+            listed = sorted(path.rglob("[!.]*")) if path.is_dir() else [path]
+            states = [(str(file.relative_to(path)), file.stat()) for file in listed if file.is_file()]
+            found[option.name] = _digest({name: [state.st_size, state.st_mtime_ns] for name, state in states})
+    return {"files": found} if found else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from songkit.checkpoint import save_weights
 from songkit.cli import main
 from songkit.components.prepared import PreparedSource, layout_from_json, layout_to_json, offsets
 from songkit.errors import CheckpointError, LayoutError, OutputError, RecipeError
-from songkit.prepare import prepare
+from songkit.prepare import _files, prepare
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
 
@@ -274,6 +274,22 @@ def test_other_songs_a_missing_role_and_a_busy_folder_are_refused(root: Path, tm
 
     with _locked(root), pytest.raises(OutputError, match="another 'songkit prepare'"):
         prepare(own(tmp_path, root), root)
+
+
+def test_a_folder_with_other_files_is_another_source(tmp_path: Path) -> None:
+    songs, path = tmp_path / "songs", tmp_path / "recipe.yaml"
+    path.write_text("format: 1\ndata: {use: songkit/song-folder, root: ./songs}\nprepare: {tracks: [mix]}\n")
+    node = load(path, registry=Registry.discover()).roles["data"]
+    (songs / "b").mkdir(parents=True)
+    (songs / "b" / "mix.wav").write_bytes(b"one")
+    first = _files(node)
+    (songs / ".hidden").touch()
+    assert _files(node) == first
+    (songs / "a.wav").touch()
+    assert _files(node) != first
+    (songs / "a.wav").unlink()
+    (songs / "b" / "mix.wav").write_bytes(b"other")
+    assert _files(node) != first
 
 
 def test_a_damaged_or_absent_set_is_refused(folder: Path, tmp_path: Path) -> None:
