@@ -35,7 +35,7 @@ class TrainRefiner(SongTask):
         # Not `freeze`: conditions are still hidden at random, so that the refiner learns its null branch.
         self.conditioner.requires_grad_(requires_grad=False)
         for parameter in self.conditioner.own("refiner"):
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad_()
         if codec is not None:
             refiner.adopt(codec)
 

@@ -100,7 +100,7 @@ class LeLMConditioner(Conditioner):
         for request, prompt in zip(requests, prompts, strict=True):
             hide_all = hide_style = False
             if self.training and generator is not None:
-                chance = torch.rand(2, generator=generator).tolist()
+                chance = torch.rand(2, generator=generator, device=generator.device).tolist()
                 hide_all, hide_style = chance[0] < self.config.null_dropout, chance[1] < self.config.style_dropout
             tape = self._tape(request, hidden=hide_all)
             style = self._style(

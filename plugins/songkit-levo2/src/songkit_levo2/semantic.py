@@ -95,8 +95,9 @@ class Quantizer(nn.Module):
         self.codes[hit] = functional.normalize(self.codes[hit].lerp(target, rate), dim=-1)
         dead = (self.usage < 0.003).nonzero()[:, 0]
         if len(dead):
-            dead = dead[torch.randperm(len(dead), generator=generator)[:64]]
-            self.codes[dead] = flat[torch.randint(len(flat), (len(dead),), generator=generator)]
+            dead = dead[torch.randperm(len(dead), generator=generator, device=generator.device)[:64]]
+            chosen = torch.randint(len(flat), (len(dead),), generator=generator, device=generator.device)
+            self.codes[dead] = flat[chosen]
             self.usage[dead] = 0.1
 
 

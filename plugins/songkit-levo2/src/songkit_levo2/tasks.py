@@ -36,6 +36,10 @@ class _Crops:
     labels: dict[str, Tensor]
     track: str
 
+    def to(self, device: torch.device) -> _Crops:
+        """Returns the crops on a device."""
+        return _Crops(self.wave.to(device), {name: rows.to(device) for name, rows in self.labels.items()}, self.track)
+
 
 class _CropTask(Task):
     """Batches of crops, each batch from one track of different songs."""
@@ -80,7 +84,7 @@ class _CropTask(Task):
         for i in range(self.settings.validate_batches):
             batch = self._crops(self._validation, self.rng(2**31 + i))
             with self.autocast():
-                losses = self.losses(batch, torch.Generator().manual_seed(i))
+                losses = self.losses(batch.to(self.device), torch.Generator(self.device).manual_seed(i))
             for name, value in losses.items():
                 sums.setdefault(f"{batch.track}/{name.lstrip('_')}", []).append(float(value))
         return {name: float(np.mean(values)) for name, values in sums.items()}
@@ -219,12 +223,12 @@ class TrainDiffusion(_CropTask):
             latents = codec.vae.standardise(codec.vae.encode(batch.wave))
             features = codec.semantic.features_of(codec.semantic.ids(batch.wave, track), track)
         count, frames, _ = latents.shape
-        chance = torch.rand(3, count, generator=generator)
+        chance = torch.rand(3, count, generator=generator, device=generator.device)
         condition = codec.diffusion.condition({track: features}, track)
         hidden = codec.diffusion.hidden_condition(frames, count).to(condition.dtype)
         condition = torch.where((chance[0] < config.code_dropout)[:, None, None], hidden, condition)
         given = torch.where(chance[1] < config.continue_share, (chance[2] * frames * 0.5).long(), 0)
-        flag = (torch.arange(frames) < given[:, None]).float()[:, :, None]
+        flag = (torch.arange(frames, device=given.device) < given[:, None]).float()[:, :, None]
         return {"flow": codec.diffusion.loss(latents.float(), condition, flag, generator)}
 
 

@@ -121,7 +121,9 @@ class SpectralLoss(nn.Module):
     def forward(self, target: Tensor, estimate: Tensor, generator: torch.Generator) -> Tensor:
         """Returns the distance of two waveforms [B, T]; only `estimate` is differentiated."""
         total = torch.zeros((), device=estimate.device)
-        for i in torch.randperm(len(self.resolutions), generator=generator)[: len(self.resolutions) // 2].tolist():
+        for i in torch.randperm(len(self.resolutions), generator=generator, device=generator.device)[
+            : len(self.resolutions) // 2
+        ].tolist():
             n_fft = self.resolutions[i][0]
             window, mel = getattr(self, f"window{n_fft}"), getattr(self, f"mel{n_fft}")
             gain = (1024 / n_fft) ** 0.5  # the same floor means the same loudness at every resolution
