@@ -1,6 +1,6 @@
 """What each training of the miniature took, and where it ended: read from its run directories.
 
-    python benchmarks/training.py runs/vae runs/tokens runs/diffusion runs/planner runs/refiner
+python benchmarks/training.py runs/vae runs/tokens runs/diffusion runs/planner runs/refiner
 """
 
 from __future__ import annotations
