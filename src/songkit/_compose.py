@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from songkit._yaml import MISSING, Item, Place, Problems, children, parse, plain
+from songkit._yaml import MISSING, Item, Place, Problems, absolute, children, located, parse, plain
 from songkit.errors import RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 __all__ = ["interpolate", "merge", "override"]
 
@@ -53,89 +56,87 @@ def merge(parent: Item, child: Item) -> Item:
 def interpolate(root: Item, problems: Problems) -> Item:
     """Returns `root` with every `${paths.x}`, `${vars.x}` and, inside `paths`, `${oc.env:NAME}` filled in.
 
-    Strings under `paths` become absolute, see `Place.path`. What cannot be filled in is added to `problems` and left
-    `???`.
+    What a reference may name is checked here; OmegaConf fills it in. Strings under `paths` become absolute, see
+    `Place.path`. What cannot be filled in is added to `problems` and left `???`.
     """
-    return _Interpolation(root, problems).walk(root, ())
+    from omegaconf import OmegaConf
+
+    def checked(item: Item, path: tuple[str, ...]) -> Item:
+        return told(item, path, _reference_faults(str(item.value), path, root) if "${" in str(item.value) else [])
+
+    def filled(item: Item, path: tuple[str, ...]) -> Item:
+        if "${" in str(item.value):
+            value, faults = _fill(str(item.value), values)
+            item = told(replace(located(value, item.place), key_place=item.key_place), path, faults)
+            if len(path) == 2 and OmegaConf.is_dict(values.get(path[0])):
+                values[path[0]][path[1]] = plain(item)
+        return item
+
+    def told(item: Item, path: tuple[str, ...], faults: list[str]) -> Item:
+        problems.extend((item.place, ".".join(path), fault) for fault in faults)
+        item = replace(item, value=MISSING) if faults else item
+        return absolute(item) if path[0] == "paths" and "${" not in str(item.value) else item
+
+    top = dict(children(_each_text(root, checked)))
+    values = OmegaConf.create({key: plain(top[key]) for key in _SECTIONS if key in top})
+    for key in sorted(top, key=lambda key: key not in _SECTIONS):  # first what others refer to, so that it is absolute
+        top[key] = _each_text(top[key], filled, (key,))
+    return replace(root, value=top)
 
 
+_SECTIONS = ("paths", "vars")
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
-class _Interpolation:
-    def __init__(self, root: Item, problems: Problems) -> None:
-        self.root = root
-        self.problems = problems
-        self.done: dict[str, Item] = {}
-        self.open: list[str] = []
+def _each_text(item: Item, change: Callable[[Item, tuple[str, ...]], Item], path: tuple[str, ...] = ()) -> Item:
+    if isinstance(item.value, dict):
+        return replace(item, value={key: _each_text(child, change, (*path, key)) for key, child in item.value.items()})
+    if isinstance(item.value, list):
+        return replace(item, value=[_each_text(child, change, (*path, str(i))) for i, child in enumerate(item.value)])
+    return change(item, path) if isinstance(item.value, str) else item
 
-    def walk(self, item: Item, path: tuple[str, ...]) -> Item:
-        if isinstance(item.value, dict):
-            return replace(item, value={key: self.walk(child, (*path, key)) for key, child in item.value.items()})
-        if isinstance(item.value, list):
-            return replace(item, value=[self.walk(child, (*path, str(i))) for i, child in enumerate(item.value)])
-        if len(path) == 2 and path[0] in ("paths", "vars"):
-            return self.named(".".join(path), item)
-        return self.fill(item, path) if isinstance(item.value, str) else item
 
-    def named(self, name: str, item: Item) -> Item:
-        if name not in self.done:
-            self.open.append(name)
-            item = self.fill(item, tuple(name.split("."))) if isinstance(item.value, str) else item
-            if name.startswith("paths.") and isinstance(item.value, str) and item.value != MISSING:
-                item = replace(item, value=str(item.place.path(item.value)))
-            self.open.pop()
-            self.done[name] = item
-        return self.done[name]
+def _reference_faults(text: str, path: tuple[str, ...], root: Item) -> list[str]:
+    """Returns what is wrong with the references in a text."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import GrammarParseError
 
-    def fill(self, item: Item, path: tuple[str, ...]) -> Item:
-        text = str(item.value)
-        whole = _REFERENCE.fullmatch(text)
-        if whole:
-            found = self.look_up(whole[1], item, path)
-            return replace(item, value=found.value if found else MISSING)
-        missing = False
-
-        def insert(match: re.Match[str]) -> str:
-            nonlocal missing
-            found = self.look_up(match[1], item, path)
-            if found is None or found.value == MISSING:
-                missing = True
-                return ""
-            return str(plain(found))
-
-        filled = _REFERENCE.sub(insert, text)
-        if not missing and "${" in filled and "${" in text:
-            self.report(item, path, f"`{text}` has an unfinished `${{`. Write `${{vars.name}}`.")
-            missing = True
-        return replace(item, value=MISSING if missing else filled)
-
-    def look_up(self, name: str, item: Item, path: tuple[str, ...]) -> Item | None:
-        if name.startswith("oc.env:") and path[:1] == ("paths",):
-            variable, comma, default = name.removeprefix("oc.env:").partition(",")
-            value = os.environ.get(variable, default if comma else None)
-            if value is None:
-                self.report(item, path, f"the environment has no '{variable}'. Set it, or write a default behind it.")
-                return None
-            return replace(item, value=value)
+    names, faults = _REFERENCE.findall(text), []
+    try:
+        OmegaConf.create([text])
+        is_whole = "${" not in _REFERENCE.sub("", text)
+    except GrammarParseError:
+        is_whole = False
+    if not is_whole:
+        return [f"`{text}` has an unfinished `${{`. Write `${{vars.name}}`."]
+    for name in names:
         section, _, key = name.partition(".")
-        values = self.root.get(section) if section in ("paths", "vars") else None
-        known = children(values) if values else {}
-        if key in known:
-            if name in self.open:
-                self.report(item, path, f"`{' -> '.join([*self.open, name])}` refer to each other in a circle.")
-                return None
-            return self.named(name, known[key])
-        self.report(item, path, self.advice(name, section, key, known))
-        return None
-
-    def advice(self, name: str, section: str, key: str, known: Iterable[str]) -> str:
+        known = children(root.get(section) or root) if section in _SECTIONS else {}
         if name.startswith("oc.env:"):
-            return "the environment may be read inside `paths` only. Name it there and write `${paths.name}` here."
-        if section not in ("paths", "vars"):
-            return f"`${{{name}}}` refers to neither `paths` nor `vars`; nothing else can be referred to."
-        hint = did_you_mean(key, known) or f" Add it under `{section}`, or give it as `{name}=...`."
-        return f"there is no `{name}`.{hint}"
+            advice = "Name it there and write `${paths.name}`."
+            faults += [] if path[0] == "paths" else [f"the environment may be read inside `paths` only. {advice}"]
+        elif section not in _SECTIONS:
+            faults.append(f"`${{{name}}}` refers to neither `paths` nor `vars`; nothing else can be referred to.")
+        elif key not in known:
+            hint = did_you_mean(key, known) or f" Add it under `{section}`, or give it as `{name}=...`."
+            faults.append(f"there is no `{name}`.{hint}")
+    return faults
 
-    def report(self, item: Item, path: tuple[str, ...], message: str) -> None:
-        self.problems.append((item.place, ".".join(path), message))
+
+def _fill(text: str, values: DictConfig) -> tuple[Any, list[str]]:
+    """Returns a text with its references filled in, or `???` and why not."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    try:
+        values["filled"] = [text]
+        found: Any = OmegaConf.to_container(values["filled"], resolve=True)
+    except InterpolationToMissingValueError:
+        return MISSING, []  # what is missing is told where it is
+    except OmegaConfBaseException as error:
+        if "Recursive" in str(error):
+            return MISSING, [f"`{text}` and what it names refer to each other in a circle."]
+        return MISSING, [f"`{text}` cannot be filled in: {str(error).splitlines()[0]}."]
+    if "${" in str(found):
+        return MISSING, [f"`{text}` gives `{found[0]}`, which may not hold references."]
+    return found[0], []

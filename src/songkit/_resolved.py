@@ -1,4 +1,4 @@
-"""A checked recipe as plain values and as YAML, from which the same recipe can be loaded again."""
+"""A checked recipe as plain values, from which the same recipe can be loaded again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from songkit._structure import Node
 from songkit._typed import values_of
-from songkit._yaml import MISSING, Item, leaves, plain, scalar
+from songkit._yaml import MISSING, Item, leaves, plain
 
-__all__ = ["FORMAT", "Dumper", "resolved_values", "walk"]
+__all__ = ["FORMAT", "resolved_values", "walk"]
 
 FORMAT = 1
 """Version of the recipe format that this songkit reads and writes."""
@@ -73,18 +71,3 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     for name in path[:-1]:
         values = values.setdefault(name, {})
     values[path[-1]] = value
-
-
-class Dumper(yaml.SafeDumper):
-    """Writes what `songkit._yaml.scalar` reads back as the same value."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        if kind is yaml.ScalarNode and implicit[0]:
-            return f"tag:yaml.org,2002:{_TAGS[type(scalar(value))]}"
-        return super().resolve(kind, value, implicit)
-
-
-_TAGS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}

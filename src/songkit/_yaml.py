@@ -22,9 +22,11 @@ __all__ = [
     "Item",
     "Place",
     "Problems",
+    "absolute",
     "children",
     "describe",
     "leaves",
+    "located",
     "parse",
     "plain",
     "read_yaml",
@@ -110,6 +112,23 @@ def plain(item: Item) -> Any:
     return item.value
 
 
+def located(value: Any, place: Place) -> Item:
+    """Returns plain values as if all were written at one place."""
+    if isinstance(value, dict):
+        value = {key: located(child, place) for key, child in value.items()}
+    elif isinstance(value, list):
+        value = [located(child, place) for child in value]
+    return Item(value, place, place)
+
+
+def absolute(item: Item) -> Item:
+    """Returns the text, or the list of texts, as absolute paths; see `Place.path`."""
+    if isinstance(item.value, list):
+        return replace(item, value=[absolute(child) for child in item.value])
+    is_path = isinstance(item.value, str) and item.value not in ("", MISSING)
+    return replace(item, value=str(item.place.path(str(item.value)))) if is_path else item
+
+
 def children(item: Item) -> Mapping[str, Item]:
     """Returns the children of a mapping, or nothing."""
     return item.value if isinstance(item.value, dict) else {}
@@ -144,7 +163,9 @@ def scalar(text: str) -> bool | int | float | str | None:
     if re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,18})", text):
         return int(text)
     if re.fullmatch(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
-        return float(text)
+        number = float(text)
+        is_steps = "." not in text and number.is_integer() and abs(number) < 2**53  # 1e4 is a fine way to write them
+        return int(number) if is_steps else number
     if re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", text):
         return float(text.replace(".", ""))
     return text

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from songkit._compose import interpolate, merge, override
-from songkit._resolved import FORMAT, Dumper, resolved_values, walk
+from songkit._resolved import FORMAT, resolved_values, walk
 from songkit._structure import Node, Structure
-from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, read_yaml
+from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, located, plain, read_yaml
 from songkit.errors import PluginError, RecipeError, did_you_mean
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
@@ -97,12 +95,13 @@ def load(
     structure = Structure(registry, problems=problems)
     _check_top(root, structure)
     written = {role: item for role, item in children(root).items() if role in ROLES}
+    empty = located({}, root.place)
     roles = {role: structure.node(ROLES[role], item, role) for role, item in written.items()}
-    metrics = structure.nodes("metric", root.get("metrics") or _empty(root), "metrics")
-    sections = {key: structure.settings(cls, root.get(key) or _empty(root), key) for key, cls in SECTIONS.items()}
-    seed = structure.value(int, root.get("seed") or dataclasses.replace(_empty(root), value=0), "seed")
-    if isinstance(seed, int) and seed < 0:
-        structure.report(root.get("seed") or root, "seed", f"found {seed}, expected 0 or more.")
+    metrics = structure.nodes("metric", root.get("metrics") or empty, "metrics")
+    sections = {key: structure.settings(cls, root.get(key) or empty, key) for key, cls in SECTIONS.items()}
+    seed = root.get("seed") or located(0, root.place)
+    if type(seed.value) is not int or seed.value < 0:
+        structure.wrong(seed, "seed", "a whole number, 0 or more")
     named = {role: node for role, node in roles.items() if node is not None}
     if not allow_revision:
         _check_revisions(root, {**named, **{f"metrics.{name}": node for name, node in metrics.items()}}, structure)
@@ -113,11 +112,11 @@ def load(
         ]
     if problems:
         raise RecipeError(_located(problems))
-    resolved = resolved_values(root, seed, named, metrics, sections)
+    resolved = resolved_values(root, plain(seed), named, metrics, sections)
     return Recipe(
         name=path.stem if str(source).endswith(".yaml") else str(source),
         path=path,
-        seed=seed,
+        seed=plain(seed),
         roles=named,
         metrics=metrics,
         **sections,
@@ -140,7 +139,7 @@ def choose(kind: str, ids: Mapping[str, str], options: Iterable[str] = (), *, re
         RecipeError: With every id and option that is wrong.
     """
     place = Place(None, text=" ".join(ids.values()))
-    root = Item({name: Item({"use": Item(id_, place, place)}, place, place) for name, id_ in ids.items()}, place, place)
+    root = located({name: {"use": id_} for name, id_ in ids.items()}, place)
     for text in options:
         root = override(root, text)
     structure = Structure(registry)
@@ -155,7 +154,9 @@ def dump(recipe: Recipe) -> str:
 
     Its key `_components` records the revision, distribution and version of every component.
     """
-    return yaml.dump(dict(recipe.resolved), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(dict(recipe.resolved))
 
 
 def find(source: str | Path, registry: Registry, folder: Path | None = None) -> Path:
@@ -252,7 +253,7 @@ def _check_top(root: Item, structure: Structure) -> None:
 
 
 def _check_revisions(root: Item, nodes: Mapping[str, Node], structure: Structure) -> None:
-    recorded = children(root.get("_components") or _empty(root))
+    recorded = children(root.get("_components") or located({}, root.place))
     for path, node in walk(nodes):
         item = recorded.get(path)
         was = children(item) if item is not None else {}
@@ -275,7 +276,3 @@ def _located(problems: Problems) -> list[str]:
 
     lines = (f"{place} ({path}): {message}" for place, path, message in sorted(problems, key=order))
     return list(dict.fromkeys(lines))
-
-
-def _empty(root: Item) -> Item:
-    return Item({}, root.place, root.place)

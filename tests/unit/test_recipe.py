@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from songkit import _yaml
-from songkit._resolved import Dumper
 from songkit.errors import RecipeError
 from songkit.plugin import Component, hookimpl, ref, refs
 from songkit.recipe import Recipe, dump, headline, load
@@ -281,7 +280,7 @@ def test_every_fault_is_told_at_once_in_order(write):
         ("vars: " + "[" * 100 + "]" * 100 + "\n", "nested deeper than 64"),
         ("vars: {a: " + "x" * 1_000_000 + "}\n", "larger than 1 MB"),
         ("---\nseed: 1\n", "several YAML documents"),
-        ("seed: 1.5\n", "r.yaml:2:7 (seed): expected a whole number, found 1.5"),
+        ("seed: 1.5\n", "r.yaml:2:7 (seed): expected a whole number, 0 or more, found 1.5"),
         ("planner: {size: 3}\n", "a planner is needed; name one by `use`. Known: t/planner."),
         ("planner: [1]\n", "a planner is needed"),
         ("planner: t/tower\n", "'t/tower' is a backbone, not a planner."),
@@ -302,11 +301,11 @@ def test_every_fault_is_told_at_once_in_order(write):
         ),
         ("planner: {use: t/planner, size: 1, weights: 3, tower: t/tower}\n", "(planner.weights): expected a path"),
         ("trainer: 3\n", "expected a mapping of TrainerSettings's options, found 3."),
-        ("trainer: {precision: 16}\n", "16 is none of 32, bf16."),
+        ("trainer: {precision: 16}\n", "expected 32 or bf16, found 16."),
         ("vars: {a: '${vars.b}', b: '${vars.a}'}\n", "refer to each other in a circle"),
         ("vars: {a: '${seed}'}\n", "refers to neither `paths` nor `vars`"),
         ("vars: {a: '${oc.env:HOME}'}\n", "the environment may be read inside `paths` only"),
-        ("paths: {a: '${oc.env:NO_SUCH_VARIABLE}'}\n", "the environment has no 'NO_SUCH_VARIABLE'"),
+        ("paths: {a: '${oc.env:NO_SUCH_VARIABLE}'}\n", "Environment variable 'NO_SUCH_VARIABLE' not found"),
         ("vars: {a: 'x${vars.b'}\n", "unfinished"),
         ("defaults: [r]\n", "recipes are each other's `defaults`"),
         ("defaults: [nope]\n", "r.yaml:2:12 (defaults): unknown recipe 'nope'"),
@@ -353,7 +352,8 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path):
 @settings(derandomize=True, deadline=None)
 @given(value=st.text() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False) | st.booleans() | st.none())
 def test_every_value_that_is_dumped_is_read_back(value):
-    text = yaml.dump({"k": value}, Dumper=Dumper, allow_unicode=True)
+    assume("${" not in str(value))
+    text = OmegaConf.to_yaml({"k": value})
     read_back = _yaml.plain(_yaml.parse(text, _yaml.Place(None)))["k"]
     assert (type(read_back), read_back) == (type(value), value)
 

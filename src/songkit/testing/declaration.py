@@ -12,7 +12,7 @@ from typing import Any
 from songkit._declared import meanings
 from songkit._structure import Structure
 from songkit._typed import values_of
-from songkit._yaml import Item, Place
+from songkit._yaml import Place, located
 from songkit.errors import PluginError
 from songkit.plugin import KINDS, Component
 from songkit.registry import Registry
@@ -86,7 +86,7 @@ def _example_problems(example: Any) -> list[str]:
     refs = [field.name for field in dataclasses.fields(example) if {"ref", "refs"} & set(field.metadata)]
     written = {name: value for name, value in values_of(example).items() if name not in refs}
     structure = Structure(Registry([]))
-    read = structure.settings(type(example), _item(written), "example")
+    read = structure.settings(type(example), located(written, Place(None, text="example")), "example")
     wrong = [f"{path}: {message}" for _, path, message in structure.problems if path.split(".")[1] not in refs]
     # Where a component is needed nothing is read: an example is no recipe and cannot hold one.
     if not wrong and read is not None and _without_paths(read) != _without_paths(example):  # paths become absolute
@@ -97,12 +97,3 @@ def _example_problems(example: Any) -> list[str]:
 def _without_paths(config: Any) -> dict[str, Any]:
     fields = [field for field in dataclasses.fields(config) if not field.metadata.get("path")]
     return {field.name: getattr(config, field.name) for field in fields}
-
-
-def _item(value: Any) -> Item:
-    place = Place(None, text="example")
-    if isinstance(value, dict):
-        return Item({key: _item(item) for key, item in value.items()}, place, place)
-    if isinstance(value, list):
-        return Item([_item(item) for item in value], place, place)
-    return Item(value, place, place)
