@@ -105,13 +105,15 @@ class Typing:
             if key not in hints:
                 near = did_you_mean(key, hints) or f" Its options: {', '.join(hints) or 'none'}."
                 self.report_key(child, where, f"'{key}' is no option of {hint.__name__}.{near}")
+            elif child.value == MISSING:
+                values[key] = MISSING  # merging would leave the default
             elif isinstance(child.value, dict) and OmegaConf.is_dict(values.get(key)):
                 self._fill(values[key], hints[key], child, where)
             else:
                 is_path = "Path" in str(hints[key]) or (key in options and options[key].metadata.get("path"))
                 try:
                     values.merge_with({key: plain(absolute(child) if is_path else child)})
-                    self._check_texts(child, values.get(key, MISSING), where, hints[key])
+                    self._check_texts(child, values[key], where, hints[key])
                 except OmegaConfBaseException as error:
                     index = re.search(r"\[(\d+)\]", error.full_key or "")
                     if index and isinstance(child.value, list):

@@ -310,6 +310,12 @@ def test_every_fault_is_told_at_once_in_order(write):
         ("defaults: [r]\n", "recipes are each other's `defaults`"),
         ("defaults: [nope]\n", "r.yaml:2:12 (defaults): unknown recipe 'nope'"),
         ("defaults: nope\n", "expected a list of recipes"),
+        ("vars: {a: '${oc.create:3}'}\n", "refers to neither `paths` nor `vars`"),
+        ("vars: {a: '\\${vars.b}', b: 1}\n", "which may not hold references"),
+        ("paths: ['${oc.env:HOME}']\n", "expected a mapping of names to values, found a list."),
+        ("planner: {use: t/planner, size: 1, sizes: [1, x], tower: t/tower}\n", "(planner.sizes.1): expected a whole"),
+        ("planner: {use: t/planner, size: '1', tower: t/tower}\n", "expected a whole number, found '1'."),
+        ("planner: {use: t/planner, size: 1, part: {rat: 1}, tower: t/tower}\n", "'rat' is no option of PartConfig"),
         ("plugins: [./nope.py]\n", "(plugins): "),
     ],
 )
@@ -335,10 +341,10 @@ def test_a_malformed_override_is_refused(write, text):
 
 
 def test_missing_values_can_be_allowed(write):
-    path = write("planner: {use: t/planner, size: '???', tower: '???'}\npaths: {x: '???'}\n")
-    recipe = read(path, allow_missing=True)
-    assert recipe.missing == ("planner.size", "planner.tower", "paths.x")
-    assert (recipe.resolved["planner"]["size"], recipe.resolved["planner"]["tower"]) == ("???", "???")
+    path = write("planner: {use: t/planner, size: '???', causal: '???', tower: '???'}\npaths: {x: '???'}\n")
+    recipe = read(path, "planner.name=${paths.x}/y", allow_missing=True)
+    assert recipe.missing == ("planner.size", "planner.causal", "planner.tower", "paths.x")
+    assert [recipe.resolved["planner"][key] for key in ("size", "causal", "tower", "name")] == ["???"] * 4
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
