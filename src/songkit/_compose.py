@@ -79,7 +79,7 @@ def interpolate(root: Item, problems: Problems) -> Item:
 
     top = dict(children(_each_text(root, checked)))
     values = OmegaConf.create({key: plain(top[key]) for key in _SECTIONS if key in top})
-    for key in sorted(top, key=lambda key: key not in _SECTIONS):  # first what others refer to, so that it is absolute
+    for key in sorted(top, key=lambda key: (key not in _SECTIONS, key)):  # what others refer to, from paths on
         top[key] = _each_text(top[key], filled, (key,))
     return replace(root, value=top)
 

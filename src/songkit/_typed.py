@@ -11,7 +11,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,7 +89,7 @@ class Typing:
             elif hint is bool and item.value.lower() in ("on", "off", "yes", "no", "y", "n"):
                 advice = f" Write {str(item.value.lower() in ('on', 'yes', 'y')).lower()}."
             advice = advice or did_you_mean(item.value, choices)
-        elif isinstance(item.value, bool | int | float) and (hint is str or found in choices):
+        elif isinstance(item.value, bool | int | float) and hint is str:
             advice = f' Quote it: "{found}".'
         self.report(item, path, f"expected {expected}, found {found}.{advice}")
 
@@ -102,6 +102,8 @@ class Typing:
         hints = _hints(hint) if options else dict.fromkeys(children(item), _element(hint))
         for key, child in children(item).items():
             where = f"{path}.{key}"
+            if type(child.value) is int and str(child.value) in typing.get_args(hints.get(key)):
+                child = replace(child, value=str(child.value))  # Literal["32"]: a shell would eat the quotes
             if key not in hints:
                 near = did_you_mean(key, hints) or f" Its options: {', '.join(hints) or 'none'}."
                 self.report_key(child, where, f"'{key}' is no option of {hint.__name__}.{near}")

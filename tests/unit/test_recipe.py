@@ -140,8 +140,8 @@ def test_parents_come_first_and_overrides_last(write):
     write("seed: 1\ntrainer: {max_steps: 1, batch_size: 1, log_every: 1}\n", "base/a.yaml")
     write("seed: 2\ntrainer: {batch_size: 2}\n", "base/b.yaml")
     path = write("defaults: [base/a, ./base/b.yaml]\ntrainer: {log_every: 3}\n")
-    recipe = read(path, "trainer.threads=4")
-    assert recipe.seed == 2
+    recipe = read(path, "trainer.threads=4", "trainer.precision=32")
+    assert (recipe.seed, recipe.trainer.precision) == (2, "32")
     trainer = recipe.trainer
     assert (trainer.max_steps, trainer.batch_size, trainer.log_every, trainer.threads) == (1, 2, 3, 4)
 
