@@ -23,6 +23,7 @@ CODEC = [
     "codec.vae.encoder_depths=[1, 1]",
     "codec.vae.decoder_dims=[16, 16]",
     "codec.vae.decoder_depths=[1, 1]",
+    "codec.semantic.mels=20",
     "codec.semantic.dims=[16, 16]",
     "codec.semantic.depths=[1, 2]",
     "codec.semantic.taps={mix: 2, vocal: 2, accompaniment: 1}",

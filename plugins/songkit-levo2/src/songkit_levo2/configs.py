@@ -61,6 +61,10 @@ class VAEConfig:
 class SemanticConfig:
     """Audio to ids: an encoder, one quantizer a track, and the decoder of features that the diffusion sees."""
 
+    n_fft: int = 960
+    """Window of the mel spectrogram that the encoder sees, in samples (LeVo: 2048 at 24 kHz); the hop is the VAE's."""
+    mels: int = 80
+    """Mel bands that the encoder sees (LeVo: 128)."""
     dims: list[int] = field(default_factory=lambda: [128, 320])
     """Widths of the encoder at mel rate and at token rate."""
     depths: list[int] = field(default_factory=lambda: [2, 5])

@@ -21,6 +21,7 @@ _TINY_CODEC = MusicCodecConfig(
         mels=20, latent=8, encoder_dims=[16, 16], encoder_depths=[1, 1], decoder_dims=[16, 16], decoder_depths=[1, 1]
     ),
     semantic=SemanticConfig(
+        mels=20,
         dims=[16, 16],
         depths=[1, 2],
         taps={"mix": 2, "vocal": 2, "accompaniment": 1},

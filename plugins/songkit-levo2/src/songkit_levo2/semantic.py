@@ -108,8 +108,8 @@ class SemanticTokenizer(nn.Module):
         super().__init__()
         self.config, self.merge = config, vae.merge
         fine, width = config.dims
-        self.mel = LogMel(sample_rate=vae.sample_rate, n_fft=vae.n_fft, hop=vae.hop, n_mels=vae.mels)
-        self.inp = nn.Linear(vae.mels, fine)
+        self.mel = LogMel(sample_rate=vae.sample_rate, n_fft=config.n_fft, hop=vae.hop, n_mels=config.mels)
+        self.inp = nn.Linear(config.mels, fine)
         self.fine = Stack(fine, config.depths[0])
         self.down = nn.Linear(vae.merge * fine, width)
         self.blocks = nn.ModuleList(ConvNeXt(width) for _ in range(config.depths[1]))
@@ -122,7 +122,7 @@ class SemanticTokenizer(nn.Module):
         )
         self.track_features = nn.Embedding(len(TRACKS), width)
         self.features = nn.Sequential(Stack(width, config.feature_depth), nn.LayerNorm(width))
-        self.mel_head = nn.Linear(width, vae.merge * vae.mels)
+        self.mel_head = nn.Linear(width, vae.merge * config.mels)
         # Two labels a frame: at 25 Hz a phone can be shorter than a frame.
         self.heads = nn.ModuleDict({name: nn.Linear(width, 2 * size) for name, size in config.teachers.items()})
 
