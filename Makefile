@@ -10,7 +10,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c requirements/constraints.txt
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/pyproject.toml,-e ./%,$(wildcard plugins/*/pyproject.toml))
-SONG := $(SONGS)/$(basename $(notdir $(LYRICS)))
+# A song's folder is named by the id in its lyrics, or by their file.
+NAME := $(or $(shell sed -n 's/^id: *//p' $(LYRICS) | head -n 1),$(basename $(notdir $(LYRICS))))
+SONG := $(SONGS)/$(NAME)
 
 # Tests and checks share the cores between processes instead of threads.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
