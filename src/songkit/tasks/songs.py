@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +101,6 @@ class SongTask(Task):
         conditions: Conditions = self.conditioner(batch.requests, prompts=batch.prompts, side=side, generator=generator)
         conditions.cursor = batch.cursor
         return conditions
-
-    def losses(self, batch: SongBatch, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Written by subclasses."""
-        raise NotImplementedError(f"{type(self).__name__} has no losses")
 
     def _require_validation(self) -> PreparedSource:
         assert self._validation is not None
