@@ -39,7 +39,7 @@ class Quantizer(nn.Module):
     Codes follow the features by exponential averages (VQ-VAE, arXiv 1711.00937, appendix A.1); codes that have
     not been used for a while are moved onto current features. Training begins with features passing unquantized,
     while the codes only collect the latest of them: quantized from the start, the features fall into three of sixteen
-    dimensions and never leave them (phone accuracy .27 instead of .6 after the same 1,500 steps).
+    dimensions and never leave them (phone accuracy .27 instead of .41 after the same 1,500 steps).
     """
 
     def __init__(self, width: int, size: int, dim: int, *, warmup: int = 0) -> None:
