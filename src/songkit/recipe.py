@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from songkit._compose import interpolate, merge, override
+from songkit._local_plugins import with_local_plugins
 from songkit._resolved import FORMAT, resolved_values, walk
 from songkit._structure import Node, Structure
 from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, located, plain, read_yaml
@@ -91,7 +92,7 @@ def load(
     problems: Problems = []
     written_missing = [(key, item) for key, item in leaves(root) if item.value == MISSING]
     root = interpolate(root, problems)
-    registry = _with_local_plugins(root, registry, problems)
+    registry = with_local_plugins(root, registry, problems)
     structure = Structure(registry, problems=problems)
     _check_top(root, structure)
     written = {role: item for role, item in children(root).items() if role in ROLES}
@@ -225,19 +226,6 @@ def _with_parents(path: Path, registry: Registry, above: tuple[Path, ...]) -> It
         merged = merge(merged, composed) if merged else composed
     own = dataclasses.replace(item, value={k: v for k, v in children(item).items() if k != "defaults"})
     return merge(merged, own) if merged else own
-
-
-def _with_local_plugins(root: Item, registry: Registry, problems: Problems) -> Registry:
-    item = root.get("plugins")
-    if item is None or item.value is None:
-        return registry
-    files = item.value if isinstance(item.value, list) else [item]
-    for file in files:
-        try:
-            registry = registry.with_local((file.place.folder / str(file.value)).resolve())
-        except PluginError as error:
-            problems.append((file.place, "plugins", str(error)))
-    return registry
 
 
 def _check_top(root: Item, structure: Structure) -> None:

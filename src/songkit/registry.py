@@ -1,54 +1,26 @@
 """Finds plugins and looks up what they offer. A broken plugin is listed with its error and stops nothing else.
 
-pluggy's own loader skips a second plugin of one name without a word, stops at the first that cannot be imported and
-ignores misspelt hooks; `Registry.discover` therefore walks the entry points itself.
-
-Environment: `SONGKIT_PLUGINS` (comma-separated names) narrows what is loaded besides the core;
-`SONGKIT_STRICT_PLUGINS=1` makes every problem with a plugin fatal.
+Environment: `SONGKIT_PLUGINS` (comma-separated names, such as `levo2,synth`; `songkit` alone for none) narrows what is
+loaded besides the core. `SONGKIT_STRICT_PLUGINS=1` makes every problem with a plugin fatal, as continuous integration
+wants it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
-import re
-import sys
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 
-import pluggy
-
-from songkit import plugin as specifications
+from songkit._discovery import CORE, PluginRecord, described, import_file, installed_plugins, record_of
 from songkit.errors import PluginError, did_you_mean
 from songkit.plugin import KINDS, Component
 
 __all__ = ["CORE", "LOCAL", "Entry", "PluginRecord", "Registry"]
 
-CORE = "songkit"
-"""Namespace of the core's own components."""
-
 LOCAL = "local"
 """Namespace of components from files that a recipe names under `plugins`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PluginRecord:
-    """One plugin, whether it could be loaded or not."""
-
-    name: str
-    """Namespace of its ids."""
-    distribution: str
-    """What pip calls it, or the path of a local file."""
-    version: str
-    components: tuple[Component, ...] = ()
-    recipes: Path | None = None
-    """Folder of the recipes that it ships."""
-    error: BaseException | None = None
-    """Why it could not be loaded; then it has no components and no recipes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +50,12 @@ class Registry:
             PluginError: If `SONGKIT_STRICT_PLUGINS=1` and anything is wrong with any plugin.
         """
         wanted = {name.strip() for name in os.environ.get("SONGKIT_PLUGINS", "").split(",")} - {""}
-        points = [(point, *_distribution(point)) for point in entry_points(group="songkit")]
-        points.sort(key=lambda found: (found[0].name, found[1]))
-        records = [_load(*found) for found in points if not wanted or found[0].name in (CORE, *wanted)]
-        for name in sorted(wanted - {record.name for record in records}):
-            hint = did_you_mean(name, [point.name for point, *_ in points])
-            missing = PluginError(f"SONGKIT_PLUGINS names '{name}', which is not installed.{hint}")
-            records.append(PluginRecord(name, f"songkit-{name}", "", error=missing))
-        registry = cls(_refuse_duplicates(records))
+        registry = cls(_refuse_duplicates(installed_plugins(wanted)))
         if os.environ.get("SONGKIT_STRICT_PLUGINS", "") not in ("", "0"):
-            for record in registry.plugins:
-                if record.error is not None:
-                    raise PluginError(_broken(record)) from record.error
+            broken = [record for record in registry.plugins if record.error is not None]
+            if broken:
+                told = "\n".join(_broken(record) for record in broken)
+                raise PluginError(f"{told}\nSONGKIT_STRICT_PLUGINS makes this fatal.") from broken[0].error
         return registry
 
     def with_modules(self, modules: Mapping[str, object], distribution: str = "") -> Registry:
@@ -98,8 +64,8 @@ class Registry:
         Raises:
             PluginError: If one of them declares something wrong.
         """
-        records = [_record(name, distribution or f"songkit-{name}", "", module) for name, module in modules.items()]
-        return self._extended(records)
+        named = {name: PluginRecord(name, distribution or f"songkit-{name}", "") for name in modules}
+        return self._extended(record_of(named[name], module) for name, module in modules.items())
 
     def with_local(self, path: Path) -> Registry:
         """Returns a registry that also has the components of a python file, as `local/<name>`.
@@ -107,11 +73,9 @@ class Registry:
         Raises:
             PluginError: If the file is missing, fails to import or declares something wrong.
         """
-        try:
-            module = _import_file(path)
-        except Exception as error:
-            raise PluginError(f"{path}: the local plugin cannot be imported: {_described(error)}") from error
-        return self._extended([_record(LOCAL, str(path), "", module)])
+        if any(record.name == LOCAL and record.distribution == str(path) for record in self.plugins):
+            return self
+        return self._extended([record_of(PluginRecord(LOCAL, str(path), ""), import_file(path))])
 
     def get(self, kind: str, name: str) -> Entry:
         """Looks up a component by kind and id.
@@ -121,12 +85,12 @@ class Registry:
                 or what keeps its plugin from loading.
         """
         found = self._by_id.get((kind, name))
+        namespace = name.split("/")[0]
+        for record in [found.plugin] if found else [record for record in self.plugins if record.name == namespace]:
+            if record.error is not None:
+                raise PluginError(f"{kind} '{name}' cannot be used: {_broken(record)}") from record.error
         if found is not None:
             return found
-        namespace = name.split("/")[0]
-        for record in self.plugins:
-            if record.name == namespace and record.error is not None:
-                raise PluginError(f"{kind} '{name}' cannot be used: {_broken(record)}") from record.error
         other = [entry.component.kind for entry in self.list() if entry.id == name]
         if other:
             message = f"'{name}' is a {' and a '.join(other)}, not a {kind}."
@@ -175,64 +139,6 @@ class Registry:
         return Registry(together)
 
 
-# --- loading -------------------------------------------------------------------------------------------------
-
-
-def _load(point: EntryPoint, distribution: str, version: str) -> PluginRecord:
-    expected = CORE if distribution == "songkit" else distribution.removeprefix("songkit-")
-    if point.name != expected or not (distribution == "songkit" or distribution.startswith("songkit-")):
-        wrong = PluginError(
-            f"its entry point is named '{point.name}', but a plugin's namespace is the name of its distribution "
-            f"without 'songkit-', and '{distribution}' {_namespace_advice(distribution)}"
-        )
-        return PluginRecord(point.name, distribution, version, error=wrong)
-    try:
-        module = point.load()
-    except (Exception, SystemExit) as error:  # kept in the record: the others load, and using this one raises it
-        return PluginRecord(point.name, distribution, version, error=error)
-    return _record(point.name, distribution, version, module)
-
-
-def _record(name: str, distribution: str, version: str, module: object) -> PluginRecord:
-    record = PluginRecord(name, distribution, version)
-    manager = pluggy.PluginManager("songkit")
-    manager.add_hookspecs(specifications)
-    try:
-        manager.register(module, name=name)
-        _refuse_misspelt(manager, module)
-        components = [component for part in manager.hook.songkit_components() for component in part]
-        recipes = [Path(folder) for folder in manager.hook.songkit_recipes()]
-        _check_components(components)
-    except Exception as error:  # kept in the record, see `_load`
-        return dataclasses.replace(record, error=error)
-    return dataclasses.replace(record, components=tuple(components), recipes=next(iter(recipes), None))
-
-
-def _refuse_misspelt(manager: pluggy.PluginManager, module: object) -> None:
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        hooks = [name for name in vars(specifications) if name.startswith("songkit_")]
-        unknown = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) and name not in hooks]
-        hints = " ".join(f"unknown hook '{name}'.{did_you_mean(name, hooks)}" for name in unknown)
-        raise PluginError(f"{hints} The hooks are {', '.join(hooks)}.") from error
-
-
-def _check_components(components: list[Component]) -> None:
-    seen: set[tuple[str, str]] = set()
-    for component in components:
-        if not isinstance(component, Component):
-            raise PluginError(f"songkit_components returned {component!r}; expected a list of Component")
-        if component.kind not in KINDS:
-            hint = did_you_mean(component.kind, KINDS)
-            raise PluginError(f"component '{component.name}' has the unknown kind '{component.kind}'.{hint}")
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", component.name):
-            raise PluginError(f"component name '{component.name}' is not kebab-case, such as 'music-codec'")
-        if (component.kind, component.name) in seen:
-            raise PluginError(f"it declares the {component.kind} '{component.name}' twice")
-        seen.add((component.kind, component.name))
-
-
 def _refuse_duplicates(records: list[PluginRecord]) -> list[PluginRecord]:
     """Keeps the first of two plugins that claim an id and gives the second an error that names both."""
     owners: dict[tuple[str, str, str], str] = {}
@@ -246,56 +152,16 @@ def _refuse_duplicates(records: list[PluginRecord]) -> list[PluginRecord]:
                 f"the {kind} '{namespace}/{name}' is offered by both '{owners[taken[0]]}' and "
                 f"'{record.distribution}'. Uninstall one of them."
             )
-            record = dataclasses.replace(record, components=(), recipes=None, error=clash)
+            record = dataclasses.replace(record, components=(), recipes=None, failure=clash)
         owners.update((key, record.distribution) for key in keys if not taken)
         kept.append(record)
     return kept
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise PluginError("there is no such file")
-    name = f"songkit_local_{re.sub(r'[^A-Za-z0-9_]', '_', str(path.resolve()))}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError("it is not a python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that the factory `f"{__name__}:build"` can be found
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-# --- messages ------------------------------------------------------------------------------------------------
-
-
 def _broken(record: PluginRecord) -> str:
     error = record.error or PluginError("no error is known")
-    return f"the plugin '{record.name}' ({record.distribution} {record.version}) is broken: {_described(error)}"
-
-
-def _described(error: BaseException) -> str:
-    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    if point.dist is None:
-        return "an unknown distribution", ""
-    metadata = point.dist.metadata  # parsed anew by every access to `dist.name` and `dist.version`
-    return re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), metadata["Version"]
-
-
-def _namespace_advice(distribution: str) -> str:
-    if distribution == CORE:
-        return f"is the core: name it '{CORE}'."
-    if distribution.startswith("songkit-"):
-        return f"stands for '{distribution.removeprefix('songkit-')}': rename the entry point."
-    return "does not start with 'songkit-': rename the distribution."
+    source = f"{record.distribution} {record.version}".strip()
+    return f"the plugin '{record.name}' ({source}) is broken: {described(error)}"
 
 
 def _nearest_id(name: str, ids: list[str]) -> str:

@@ -32,12 +32,14 @@ def install(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
 
-    def install(distribution, entry=None, code=None, kind="codec", name="thing", count=1, module=None):
-        module = module or distribution.replace("-", "_")
+    def install(distribution, entry=None, code=None, kind="codec", name="thing", count=1, requires=(), metadata=None):
+        module = distribution.replace("-", "_")
         (tmp_path / f"{module}.py").write_text(code or PLUGIN.format(kind=kind, name=name, count=count))
         info = tmp_path / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+        needs = "".join(f"Requires-Dist: {text}\n" for text in requires)
+        written = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n{needs}"
+        (info / "METADATA").write_text(written if metadata is None else metadata)
         entry = entry or distribution.removeprefix("songkit-")
         (info / "entry_points.txt").write_text(f"[songkit]\n{entry} = {module}\n")
 
@@ -75,16 +77,77 @@ def test_a_broken_plugin_stops_nothing_and_is_raised_when_used(install):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
-def test_a_plugin_that_ends_the_process_stops_nothing(install):
-    install("songkit-broken", code="raise SystemExit(3)")
-    assert isinstance(record("broken").error, SystemExit)
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("raise SystemExit(3)", SystemExit),
+        ("raise OSError('libc10_cuda.so: cannot open shared object file')", OSError),
+        ("raise RuntimeError('another build of torch')", RuntimeError),
+        ("class Stop(BaseException): ...\nraise Stop", BaseException),
+        ("def songkit_components(:", SyntaxError),
+        ("from songkit.plugin import hookimpl\n@hookimpl\ndef songkit_components(): raise SystemExit", SystemExit),
+    ],
+    ids=["exit", "library", "runtime", "own", "syntax", "hook"],
+)
+def test_whatever_loading_a_plugin_raises_stops_nothing(install, code, error):
+    install("songkit-broken", code=code)
+    install("songkit-zeta")
+    assert Registry.discover().get("codec", "zeta/thing")
+    assert isinstance(record("broken").error, error)
+
+
+def test_the_users_interrupt_is_not_kept_as_an_error(install):
+    install("songkit-broken", code="raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Registry.discover()
+
+
+@pytest.mark.parametrize("metadata", ["", "Metadata-Version: 2.1\n"])
+def test_damaged_metadata_stops_nothing(install, metadata):
+    install("songkit-broken", metadata=metadata)
+    install("songkit-zeta")
+    assert Registry.discover().get("codec", "zeta/thing")
+    assert "its metadata cannot be read" in str(record("broken").error)
+
+
+@pytest.mark.parametrize(
+    ("requires", "told"),
+    [
+        (["songkit"], None),
+        (["songkit[english]>=0.0.1", "pluggy<99; python_version > '3'", "nothing-such; extra == 'more'"], None),
+        (["no-such-library>=2"], "it needs no-such-library>=2, which is not installed"),
+        (["pluggy>=99"], r"it needs pluggy>=99, but pluggy [\d.]+ is installed\. Install what it needs"),
+        (["songkit-zeta[more]"], "it needs no-such-library, which is not installed"),
+        (["pluggy =< 3"], "its requirement 'pluggy =< 3' cannot be read"),
+    ],
+)
+def test_requirements_are_compared_with_what_is_installed(install, requires, told):
+    install("songkit-zeta", requires=["no-such-library; extra == 'more'", "songkit-zeta[more]; extra == 'more'"])
+    install("songkit-alpha", requires=requires)
+    registry = Registry.discover()
+    if told is None:
+        assert registry.get("codec", "alpha/thing")
+        return
+    with pytest.raises(PluginError, match=told):
+        registry.get("codec", "alpha/thing")
+    assert registry.get("codec", "zeta/thing")
+
+
+def test_a_failed_import_is_told_with_the_requirement_behind_it(install):
+    install("songkit-broken", code="import no_such_library", requires=["no-such-library"])
+    assert "it needs no-such-library, which is not installed" in str(record("broken").error)
+    assert isinstance(record("broken").error.__cause__, ModuleNotFoundError)
 
 
 def test_strict_makes_a_broken_plugin_fatal(install, monkeypatch):
     install("songkit-broken", code="1 / 0")
+    install("songkit-needy", requires=["no-such-library"])
     monkeypatch.setenv("SONGKIT_STRICT_PLUGINS", "1")
-    with pytest.raises(PluginError, match=r"'broken' \(songkit-broken 1.2\) is broken: ZeroDivisionError"):
+    with pytest.raises(PluginError, match=r"'broken' \(songkit-broken 1.2\) is broken: ZeroDivisionError") as caught:
         Registry.discover()
+    assert "'needy' (songkit-needy 1.2) is broken: it needs no-such-library" in str(caught.value)
+    monkeypatch.setenv("SONGKIT_STRICT_PLUGINS", "0")
+    assert Registry.discover()
 
 
 def test_loading_can_be_narrowed_to_some_plugins(install, monkeypatch):
@@ -100,9 +163,9 @@ def test_loading_can_be_narrowed_to_some_plugins(install, monkeypatch):
 @pytest.mark.parametrize(
     ("distribution", "entry", "advice"),
     [
-        ("songkit-alpha", "beta", "stands for 'alpha': rename the entry point"),
-        ("songkit-alpha", "songkit", "stands for 'alpha': rename the entry point"),
-        ("alpha", "alpha", "rename the distribution"),
+        ("songkit-alpha", "beta", "'songkit-alpha' names its entry point 'beta', which belongs to 'songkit-beta'"),
+        ("songkit-alpha", "songkit", "which belongs to 'songkit': a plugin's namespace"),
+        ("alpha", "alpha", "Rename the distribution"),
     ],
 )
 def test_a_namespace_must_be_that_of_the_distribution(install, distribution, entry, advice):
@@ -118,6 +181,19 @@ def test_a_namespace_must_be_that_of_the_distribution(install, distribution, ent
         (
             {"code": PLUGIN.format(kind="codec", name="a", count=1).replace("songkit_comp", "songkit_kom")},
             "Did you mean",
+        ),
+        (
+            {"code": PLUGIN.format(kind="codec", name="a", count=1).replace("@hookimpl\n", "")},
+            "'songkit_components' would never be called: put @hookimpl above it.",
+        ),
+        ({"code": "x = 1"}, "it has no hook, so it offers nothing"),
+        (
+            {"code": "from songkit.plugin import hookimpl\n@hookimpl\ndef songkit_components(): pass"},
+            "songkit_components returns nothing",
+        ),
+        (
+            {"code": "from songkit.plugin import hookimpl\n@hookimpl\ndef songkit_recipes(): return '/no/such'"},
+            "songkit_recipes returned /no/such, which is no folder",
         ),
         ({"kind": "codek"}, "unknown kind 'codek'. Did you mean 'codec'?"),
         ({"name": "Thing"}, "not kebab-case"),
@@ -167,7 +243,31 @@ def test_a_local_file_is_a_plugin(tmp_path):
     assert Registry([]).with_local(file).get("reward", "local/mine").plugin.distribution == str(file)
 
 
-@pytest.mark.parametrize(("code", "told"), [(None, "no such file"), ("1 / 0", "ZeroDivisionError")])
+def test_a_local_file_can_be_named_twice(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(PLUGIN.format(kind="reward", name="mine", count=1))
+    registry = Registry([]).with_local(file)
+    assert registry.with_local(file) is registry
+
+
+def test_two_local_files_cannot_offer_one_id(tmp_path):
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    for file in (one, two):
+        file.write_text(PLUGIN.format(kind="reward", name="mine", count=1))
+    with pytest.raises(PluginError, match=r"'local/mine' is offered by both '.*one\.py' and '.*two\.py'"):
+        Registry([]).with_local(one).with_local(two)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (None, "no such file"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("def f(:", "SyntaxError"),
+        ("x = 1", "it has no hook"),
+    ],
+)
 def test_a_bad_local_file_is_refused(tmp_path, code, told):
     if code:
         (tmp_path / "mine.py").write_text(code)

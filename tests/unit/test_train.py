@@ -224,7 +224,7 @@ def test_a_run_is_never_overwritten(finished, tmp_path, recipe):
 def test_a_finished_run_can_be_made_longer_from_its_own_resolved_recipe(finished, tmp_path, registry):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    longer = load(run / "resolved.yaml", ["trainer.max_steps=35"], registry=registry)
+    longer = load(run / "resolved.yaml", ["trainer.max_steps=35", f"plugins=[{TOY}]"], registry=registry)
     train(longer, run, resume=True, progress=False)
     assert load_state(run / "checkpoints")["step"] == 35
 
