@@ -1,5 +1,20 @@
-"""Checks for authors of plugins."""
+"""Checks for authors of plugins: whether a component is what its kind promises."""
 
+from songkit.testing import every, metrics  # they declare the laws
+from songkit.testing.checks import LAWS, TAGS, Check, CheckFailed, Law, checks_for
 from songkit.testing.declaration import declaration_problems, heavy_imports
+from songkit.testing.parametrize import component_checks
 
-__all__ = ["declaration_problems", "heavy_imports"]
+__all__ = [
+    "LAWS",
+    "TAGS",
+    "Check",
+    "CheckFailed",
+    "Law",
+    "checks_for",
+    "component_checks",
+    "declaration_problems",
+    "every",
+    "heavy_imports",
+    "metrics",
+]
