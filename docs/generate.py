@@ -52,7 +52,11 @@ songkit train my-recipe.yaml --out runs/mine trainer.max_minutes=60
 songkit train my-recipe.yaml --out runs/mine --resume""",
     "prepare": "songkit prepare my-songs.yaml --out data/mine",
     "evaluate": "songkit evaluate songs --metrics judges/phoneme-errors --out songs.json",
-    "recipes": "songkit recipes ls\nsongkit recipes show mini/song\nsongkit recipes validate my-recipe.yaml",
+    "recipes": """\
+songkit recipes ls
+songkit recipes show mini/song --origins
+songkit recipes diff levo2/mini/planner levo2/mini/refiner
+songkit recipes validate my-recipe.yaml""",
     "plugins": "songkit plugins list\nsongkit plugins show levo2/music-codec",
 }
 """What a reader may copy, by command."""

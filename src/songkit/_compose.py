@@ -1,31 +1,108 @@
-"""Composing located values, before anything is known of components: overriding, merging, interpolating."""
+"""Composing located values, before anything is known of components: finding, inheriting, overriding, merging."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
-from songkit._yaml import MISSING, Item, Place, Problems, absolute, children, located, parse, plain
-from songkit.errors import RecipeError, did_you_mean
+from songkit._formats import migrated
+from songkit._yaml import MAX_DEPTH, MISSING, Item, Place, children, parse, read_yaml, shortened
+from songkit.errors import PluginError, RecipeError, did_you_mean
+from songkit.registry import Registry
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+__all__ = ["Composer", "find", "merge", "override"]
 
-__all__ = ["interpolate", "merge", "override"]
+
+class Composer:
+    """Reads recipes with their parents, each file once: parents that share parents would take for ever."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.composed: dict[Path, Item] = {}
+
+    def compose(self, path: Path, above: tuple[Path, ...] = ()) -> Item:
+        """Returns a file with its parents merged in.
+
+        Args:
+            path: The file.
+            above: The files of which it is a parent, from the one that was asked for on.
+
+        Raises:
+            RecipeError: If a file cannot be read, names parents that are not there, or is its own ancestor.
+        """
+        path = path.resolve()
+        if path in above:
+            circle = " -> ".join(str(file) for file in (*above, path))
+            raise RecipeError(f"{circle}: recipes are each other's `defaults`. Break the circle.")
+        if len(above) > MAX_DEPTH:
+            raise RecipeError(f"{path}: more than {MAX_DEPTH} recipes are each the parent of the next. Merge some.")
+        if path not in self.composed:
+            self.composed[path] = self._with_parents(migrated(read_yaml(path)), (*above, path))
+        return self.composed[path]
+
+    def _with_parents(self, item: Item, above: tuple[Path, ...]) -> Item:
+        defaults = item.get("defaults")
+        if defaults is None:
+            return item
+        parents = defaults.value
+        if not isinstance(parents, list) or not all(isinstance(parent.value, str) for parent in parents):
+            raise RecipeError(f"{defaults.place} (defaults): expected a list of recipes, such as [_base/train].")
+        if len(parents) > MAX_DEPTH:
+            raise RecipeError(f"{defaults.place} (defaults): {len(parents)} parents; expected {MAX_DEPTH} at most.")
+        merged: Item | None = None
+        for parent in parents:
+            try:
+                file = find(str(parent.value), self.registry, above[-1].parent)
+            except RecipeError as error:
+                raise RecipeError(f"{parent.place} (defaults): {error}") from error
+            composed = self.compose(file, above)
+            merged = merge(merged, composed) if merged else composed
+        own = replace(item, value={key: child for key, child in children(item).items() if key != "defaults"})
+        return merge(merged, own) if merged else own
+
+
+def find(source: str | Path, registry: Registry, folder: Path | None = None) -> Path:
+    """Returns the file of a recipe.
+
+    Args:
+        source: A name, or a path: what ends in `.yaml` or starts with `.`, `/` or `~`.
+        registry: Whose plugins' recipes can be named.
+        folder: Of the recipe that names this one; its neighbours need no path, and relative paths start there.
+
+    Raises:
+        RecipeError: If there is no such recipe.
+    """
+    text = str(source)
+    if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or text.startswith((".", "/", "~")):
+        path = (folder or Path.cwd()) / os.path.expanduser(text)
+        if os.path.isfile(path):  # it says no to what `Path.is_file` raises at: names too long, or with zeros
+            return path
+        raise RecipeError(
+            f"there is no recipe file {shortened(str(path))}. Check the path, or see `songkit recipes ls` for names."
+        )
+    if folder is not None and os.path.isfile(folder / f"{text}.yaml"):
+        return folder / f"{text}.yaml"
+    try:
+        names = registry.recipes()
+    except PluginError as error:
+        raise RecipeError(str(error)) from error
+    if text in names:
+        return names[text]
+    hint = did_you_mean(text, names) or " `songkit recipes ls` lists them; a file's name ends in .yaml."
+    raise RecipeError(f"unknown recipe '{shortened(text)}'.{hint}")
 
 
 def override(root: Item, text: str) -> Item:
     """Returns `root` with one `key.path=value` put in; the value is read as YAML.
 
     Raises:
-        RecipeError: If the text has no `=`, no key, or a value that is not YAML.
+        RecipeError: If the text has no `=`, no key, a key of too many parts, or a value that is not YAML.
     """
     key, equals, value = text.partition("=")
     place = Place(None, text=text)
     names = key.strip().split(".")
-    if not equals or not all(names):
+    if not equals or not all(names) or len(names) > MAX_DEPTH:
         raise RecipeError(f"{place}: expected key=value, such as `trainer.max_steps=100`.")
     item = parse(value, place)
     for name in reversed(names):
@@ -51,92 +128,3 @@ def merge(parent: Item, child: Item) -> Item:
     merged = {key: merge(old[key], item) if key in old else item for key, item in new.items()}
     placed = parent if child.place.file is None else child  # an override names a part, not the whole
     return replace(placed, value={**old, **merged})
-
-
-def interpolate(root: Item, problems: Problems) -> Item:
-    """Returns `root` with every `${paths.x}`, `${vars.x}` and, inside `paths`, `${oc.env:NAME}` filled in.
-
-    What a reference may name is checked here; OmegaConf fills it in. Strings under `paths` become absolute, see
-    `Place.path`. What cannot be filled in is added to `problems` and left `???`.
-    """
-    from omegaconf import OmegaConf
-
-    def checked(item: Item, path: tuple[str, ...]) -> Item:
-        return told(item, path, _reference_faults(str(item.value), path, root) if "${" in str(item.value) else [])
-
-    def filled(item: Item, path: tuple[str, ...]) -> Item:
-        if "${" in str(item.value):
-            value, faults = _fill(str(item.value), values)
-            item = told(replace(located(value, item.place), key_place=item.key_place), path, faults)
-            if len(path) == 2 and OmegaConf.is_dict(values.get(path[0])):
-                values[path[0]][path[1]] = plain(item)
-        return item
-
-    def told(item: Item, path: tuple[str, ...], faults: list[str]) -> Item:
-        problems.extend((item.place, ".".join(path), fault) for fault in faults)
-        item = replace(item, value=MISSING) if faults else item
-        return absolute(item) if path[0] == "paths" and "${" not in str(item.value) else item
-
-    top = dict(children(_each_text(root, checked)))
-    values = OmegaConf.create({key: plain(top[key]) for key in _SECTIONS if key in top})
-    for key in sorted(top, key=lambda key: (key not in _SECTIONS, key)):  # what others refer to, from paths on
-        top[key] = _each_text(top[key], filled, (key,))
-    return replace(root, value=top)
-
-
-_SECTIONS = ("paths", "vars")
-_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
-
-
-def _each_text(item: Item, change: Callable[[Item, tuple[str, ...]], Item], path: tuple[str, ...] = ()) -> Item:
-    if isinstance(item.value, dict):
-        return replace(item, value={key: _each_text(child, change, (*path, key)) for key, child in item.value.items()})
-    if isinstance(item.value, list):
-        return replace(item, value=[_each_text(child, change, (*path, str(i))) for i, child in enumerate(item.value)])
-    return change(item, path) if isinstance(item.value, str) else item
-
-
-def _reference_faults(text: str, path: tuple[str, ...], root: Item) -> list[str]:
-    """Returns what is wrong with the references in a text."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import GrammarParseError
-
-    names, faults = _REFERENCE.findall(text), []
-    try:
-        OmegaConf.create([text])
-        is_whole = "${" not in _REFERENCE.sub("", text)
-    except GrammarParseError:
-        is_whole = False
-    if not is_whole:
-        return [f"`{text}` has an unfinished `${{`. Write `${{vars.name}}`."]
-    for name in names:
-        section, _, key = name.partition(".")
-        known = children(root.get(section) or root) if section in _SECTIONS else {}
-        if name.startswith("oc.env:"):
-            advice = "Name it there and write `${paths.name}`."
-            faults += [] if path[0] == "paths" else [f"the environment may be read inside `paths` only. {advice}"]
-        elif section not in _SECTIONS:
-            faults.append(f"`${{{name}}}` refers to neither `paths` nor `vars`; nothing else can be referred to.")
-        elif key not in known:
-            hint = did_you_mean(key, known) or f" Add it under `{section}`, or give it as `{name}=...`."
-            faults.append(f"there is no `{name}`.{hint}")
-    return faults
-
-
-def _fill(text: str, values: DictConfig) -> tuple[Any, list[str]]:
-    """Returns a text with its references filled in, or `???` and why not."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
-
-    try:
-        values["filled"] = [text]
-        found: Any = OmegaConf.to_container(values["filled"], resolve=True)
-    except InterpolationToMissingValueError:
-        return MISSING, []  # what is missing is told where it is
-    except OmegaConfBaseException as error:
-        if "Recursive" in str(error):
-            return MISSING, [f"`{text}` and what it names refer to each other in a circle."]
-        return MISSING, [f"`{text}` cannot be filled in: {str(error).splitlines()[0]}."]
-    if "${" in str(found):
-        return MISSING, [f"`{text}` gives `{found[0]}`, which may not hold references."]
-    return found[0], []

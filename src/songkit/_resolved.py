@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from songkit._formats import FORMAT
 from songkit._structure import Node
 from songkit._typed import values_of
 from songkit._yaml import MISSING, Item, leaves, plain
 
-__all__ = ["FORMAT", "resolved_values", "walk"]
-
-FORMAT = 1
-"""Version of the recipe format that this songkit reads and writes."""
+__all__ = ["resolved_values", "walk"]
 
 
 def resolved_values(
@@ -30,12 +28,12 @@ def resolved_values(
         out["metrics"] = {name: _node_values(node) for name, node in metrics.items()}
     out.update({key: values_of(settings) for key, settings in sections.items()})
     named = {**roles, **{f"metrics.{name}": node for name, node in metrics.items()}}
-    for key, item in leaves(root):
+    for path, item in leaves(root):
         if item.value == MISSING:
-            _put(out, key.split("."), MISSING)
+            _put(out, path, MISSING)
     out["_components"] = {
-        path: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
-        for path, node in walk(named)
+        key: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
+        for key, node in walk(named)
     }
     return out
 
@@ -67,7 +65,7 @@ def _node_values(node: Node) -> dict[str, Any]:
     return out
 
 
-def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for name in path[:-1]:
         values = values.setdefault(name, {})
     values[path[-1]] = value

@@ -46,7 +46,7 @@ class Typing:
         before = len(self.problems)
         values = _structured(cls)
         self._fill(values, cls, item, path)
-        for name in sorted(OmegaConf.missing_keys(values) - {key for key, _ in leaves(item)}):
+        for name in sorted(OmegaConf.missing_keys(values) - {".".join(key) for key, _ in leaves(item)}):
             self.report_key(item, path, f"`{name}` is needed by {cls.__name__}.")
         if len(self.problems) > before:
             return None

@@ -2,6 +2,7 @@
 
 A recipe is read as YAML 1.2's plain values: `on`, `yes` and `1:30` are strings, so that a wrong type is noticed
 where it is used. There are no tags, anchors or aliases; nothing in a file makes the reader run code or grow.
+It reads piece by piece and stops at the first thing that a recipe may not hold, so that a bad file costs little.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import yaml
 from songkit.errors import RecipeError
 
 __all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
     "MISSING",
     "Item",
     "Place",
@@ -29,8 +32,10 @@ __all__ = [
     "located",
     "parse",
     "plain",
+    "read_text",
     "read_yaml",
     "scalar",
+    "shortened",
 ]
 
 MISSING = "???"
@@ -38,6 +43,8 @@ MISSING = "???"
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
+MAX_VALUES = 20_000
+MAX_KEY = 200
 
 Value: TypeAlias = "bool | int | float | str | list[Item] | dict[str, Item] | None"
 Problems: TypeAlias = "list[tuple[Place, str, str]]"
@@ -64,7 +71,7 @@ class Place:
     def path(self, text: str) -> Path:
         """Returns a written path, absolute: `./` and `../` start from the file, all else from the current folder."""
         beside = text in (".", "..") or text.startswith(("./", "../"))
-        return Path(os.path.abspath(self.folder / text if beside else Path(text).expanduser()))
+        return Path(os.path.abspath(self.folder / text if beside else os.path.expanduser(text)))
 
 
 @dataclass(frozen=True)
@@ -80,22 +87,30 @@ class Item:
         return children(self).get(key)
 
 
-def read_yaml(path: Path) -> Item:
-    """Reads a recipe file, whose top must be a mapping.
+def read_text(path: Path) -> str:
+    """Reads a recipe file as it is.
 
     Raises:
-        RecipeError: If it cannot be read, is larger than 1 MB, nests deeper than 64, holds tags, anchors or
-            several documents, or names a key twice.
+        RecipeError: If it cannot be read, is larger than 1 MB or is not UTF-8.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecipeError(f"{path}: the file is larger than 1 MB, which no recipe is. Is this the right file?")
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
-    root = parse(text, Place(path, 1, 1))
+
+
+def read_yaml(path: Path) -> Item:
+    """Reads a recipe file, whose top must be a mapping.
+
+    Raises:
+        RecipeError: If it cannot be read, is larger than 1 MB, holds more than 20,000 values, nests deeper than 64,
+            holds tags, anchors or several documents, or names a key twice.
+    """
+    root = parse(read_text(path), Place(path, 1, 1))
     if root.value is None:
         root = replace(root, value={})
     if not isinstance(root.value, dict):
@@ -134,13 +149,13 @@ def children(item: Item) -> Mapping[str, Item]:
     return item.value if isinstance(item.value, dict) else {}
 
 
-def leaves(item: Item, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Item]]:
-    """Yields everything that is not a mapping, with its dotted key path."""
+def leaves(item: Item, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Item]]:
+    """Yields everything that is not a mapping, with the keys that lead to it."""
     if isinstance(item.value, dict):
         for key, child in item.value.items():
             yield from leaves(child, (*path, key))
     else:
-        yield ".".join(path), item
+        yield path, item
 
 
 def describe(value: object) -> str:
@@ -151,7 +166,14 @@ def describe(value: object) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    return f"'{value}'" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, str):
+        return f"'{shortened(value)}'"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def shortened(text: str) -> str:
+    """Returns a text as it fits into a message."""
+    return text if len(text) <= MAX_KEY else f"{text[: MAX_KEY // 2]} ... ({len(text):,} characters)"
 
 
 def scalar(text: str) -> bool | int | float | str | None:
@@ -162,6 +184,8 @@ def scalar(text: str) -> bool | int | float | str | None:
         return text.lower() == "true"
     if re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,18})", text):
         return int(text)
+    if re.fullmatch(r"[-+]?[1-9][0-9]{19,}", text):
+        return text  # no number of a recipe is that large, and as a float it would be another one
     if re.fullmatch(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
         number = float(text)
         is_steps = "." not in text and number.is_integer() and abs(number) < 2**53  # 1e4 is a fine way to write them
@@ -176,9 +200,9 @@ def scalar(text: str) -> bool | int | float | str | None:
 
 def parse(text: str, start: Place) -> Item:
     """Returns what a YAML text says, with places counted from `start`."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        events = list(yaml.parse(text, Loader=loader))
+        return _Reader(start, events).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = _at(start, mark) if mark else start
@@ -186,14 +210,7 @@ def parse(text: str, start: Place) -> Item:
         advice = ' Inside braces, quote "${...}" and "???".' if "${" in line or MISSING in line else ""
         raise RecipeError(f"{place}: not YAML: {error.problem or error.context}.{advice}") from error
     except (yaml.YAMLError, UnicodeError) as error:
-        raise RecipeError(f"{start}: not YAML: {error}.") from error
-    if sum(isinstance(event, yaml.DocumentStartEvent) for event in events) > 1:
-        raise RecipeError(f"{start}: several YAML documents (`---`). A recipe is one.")
-    content = iter(event for event in events if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent))
-    first = next(content, None)
-    if first is None:
-        return Item(None, start, start)
-    return _Reader(start, content).item(first, 0, None)
+        raise RecipeError(f"{start}: not YAML: {str(error).splitlines()[0]}.") from error
 
 
 class _Reader:
@@ -202,15 +219,31 @@ class _Reader:
     def __init__(self, start: Place, events: Iterator[Any]) -> None:
         self.start = start
         self.events = events
+        self.room = MAX_VALUES
+
+    def document(self) -> Item:
+        """Returns the only document's content; null where there is none."""
+        found: Item | None = None
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent) and found is not None:
+                raise RecipeError(f"{self.start}: several YAML documents (`---`). A recipe is one.")
+            if isinstance(event, yaml.NodeEvent):
+                found = self.item(event, 0, None)
+        return found or Item(None, self.start, self.start)
 
     def item(self, event: Any, depth: int, key_place: Place | None) -> Item:
         place = _at(self.start, event.start_mark)
+        self.room -= 1
+        if self.room < 0:
+            raise RecipeError(f"{place}: more than {MAX_VALUES:,} values, which no recipe needs. Move data elsewhere.")
         if depth > MAX_DEPTH:
             raise RecipeError(f"{place}: nested deeper than {MAX_DEPTH} levels.")
         if event.anchor:
             raise RecipeError(f"{place}: anchors and aliases are not part of recipes. Use `${{vars.name}}`.")
         if event.tag and event.tag != "!":
-            raise RecipeError(f"{place}: the tag {event.tag} is not allowed; recipes hold plain values only.")
+            raise RecipeError(
+                f"{place}: the tag {shortened(event.tag)} is not allowed; recipes hold plain values only."
+            )
         value: Value
         if isinstance(event, yaml.ScalarEvent):
             value = scalar(event.value) if not event.style and event.tag is None else event.value
@@ -227,6 +260,8 @@ class _Reader:
             key = self.item(event, depth + 1, None).value
             if not isinstance(key, str) or key == "":
                 raise RecipeError(f"{place}: the key {describe(key)} is not a string. Quote it.")
+            if len(key) > MAX_KEY:
+                raise RecipeError(f"{place}: the key {describe(key)} is longer than {MAX_KEY} characters.")
             if key in value:
                 raise RecipeError(f"{place}: the key '{key}' is already at {value[key].key_place}. Delete one of them.")
             value[key] = self.item(next(self.events), depth + 1, place)

@@ -8,22 +8,36 @@ right name.
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from songkit._compose import interpolate, merge, override
+from songkit._compose import Composer, find, override
+from songkit._formats import FORMAT
 from songkit._local_plugins import with_local_plugins
-from songkit._resolved import FORMAT, resolved_values, walk
+from songkit._references import interpolate
+from songkit._resolved import resolved_values, walk
 from songkit._structure import Node, Structure
-from songkit._yaml import MISSING, Item, Place, Problems, children, describe, leaves, located, plain, read_yaml
-from songkit.errors import PluginError, RecipeError, did_you_mean
+from songkit._yaml import (
+    MISSING,
+    Item,
+    Place,
+    Problems,
+    children,
+    describe,
+    leaves,
+    located,
+    plain,
+    read_text,
+    shortened,
+)
+from songkit.errors import RecipeError, did_you_mean
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
 
-__all__ = ["FORMAT", "ROLES", "Node", "Recipe", "choose", "dump", "find", "headline", "load"]
+__all__ = ["FORMAT", "ROLES", "Node", "Recipe", "choose", "dump", "find", "headline", "load", "read_text"]
 
 ROLES: Mapping[str, str] = {
     "codec": "codec",
@@ -64,6 +78,16 @@ class Recipe:
     missing: tuple[str, ...] = ()
     """Key paths of the values that are still `???`, where `load` was told to allow that."""
 
+    def origin(self, key: str) -> str:
+        """Returns where the value at a key path of `resolved` comes from: a place, or whose default it is."""
+        # `codec: levo2/music-codec` is short for `codec: {use: levo2/music-codec}`.
+        written = self.origins.get(key) or self.origins.get(key.removesuffix(".use"))
+        if written:
+            return written
+        components: Mapping[str, Any] = self.resolved["_components"]
+        owner = max((path for path in components if key.startswith(f"{path}.")), key=len, default="")
+        return f"default of {components[owner]['id'] if owner else key.partition('.')[0]}"
+
 
 def load(
     source: str | Path,
@@ -86,11 +110,11 @@ def load(
         RecipeError: With every fault that could be found.
     """
     path = find(source, registry)
-    root = _with_parents(path, registry, ())
+    root = Composer(registry).compose(path)
     for text in overrides:
         root = override(root, text)
     problems: Problems = []
-    written_missing = [(key, item) for key, item in leaves(root) if item.value == MISSING]
+    written_missing = [(".".join(key), item) for key, item in leaves(root) if item.value == MISSING]
     root = interpolate(root, problems)
     registry = with_local_plugins(root, registry, problems)
     structure = Structure(registry, problems=problems)
@@ -122,7 +146,7 @@ def load(
         metrics=metrics,
         **sections,
         resolved=resolved,
-        origins={key: str(item.place) for key, item in leaves(root)},
+        origins={".".join(key): str(item.place) for key, item in leaves(root)},
         missing=tuple(key for key, _ in written_missing),
     )
 
@@ -144,7 +168,7 @@ def choose(kind: str, ids: Mapping[str, str], options: Iterable[str] = (), *, re
     for text in options:
         root = override(root, text)
     structure = Structure(registry)
-    nodes = structure.nodes(kind, root, kind)
+    nodes = structure.nodes(kind, interpolate(root, structure.problems), kind)
     if structure.problems:
         raise RecipeError(_located(structure.problems))
     return nodes
@@ -160,72 +184,14 @@ def dump(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(dict(recipe.resolved))
 
 
-def find(source: str | Path, registry: Registry, folder: Path | None = None) -> Path:
-    """Returns the file of a recipe.
-
-    Args:
-        source: A name, or a path: what ends in `.yaml` or starts with `.`, `/` or `~`.
-        registry: Whose plugins' recipes can be named.
-        folder: Of the recipe that names this one; its neighbours need no path, and relative paths start there.
-
-    Raises:
-        RecipeError: If there is no such recipe.
-    """
-    text = str(source)
-    if isinstance(source, Path) or text.endswith((".yaml", ".yml")) or text.startswith((".", "/", "~")):
-        path = (folder or Path.cwd()) / Path(text).expanduser()
-        if path.is_file():
-            return path
-        raise RecipeError(f"there is no recipe file {path}. Check the path, or list recipes with `songkit recipes ls`.")
-    if folder is not None and (folder / f"{text}.yaml").is_file():
-        return folder / f"{text}.yaml"
-    try:
-        names = registry.recipes()
-    except PluginError as error:
-        raise RecipeError(str(error)) from error
-    if text in names:
-        return names[text]
-    hint = did_you_mean(text, names) or " `songkit recipes ls` lists them; a file's name ends in .yaml."
-    raise RecipeError(f"unknown recipe '{text}'.{hint}")
-
-
 def headline(path: Path) -> str:
     """Returns the first line of the comment at a recipe's top, which says what it is for."""
-    with path.open(encoding="utf-8") as file:
-        first = file.readline().strip()
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline(1000).strip()
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
-# --- composing -----------------------------------------------------------------------------------------------
-
-
-def _with_parents(path: Path, registry: Registry, above: tuple[Path, ...]) -> Item:
-    path = path.resolve()
-    if path in above:
-        circle = " -> ".join(str(file) for file in (*above, path))
-        raise RecipeError(f"{circle}: recipes are each other's `defaults`. Break the circle.")
-    item = read_yaml(path)
-    version = item.get("format")
-    if version is None or version.value != FORMAT:
-        found = f"found {describe(version.value)}" if version else "it is missing"
-        newer = version is not None and type(version.value) is int and version.value > FORMAT
-        advice = "Install a newer songkit." if newer else f"Write `format: {FORMAT}`."
-        raise RecipeError(f"{version.place if version else item.place} (format): expected {FORMAT}, {found}. {advice}")
-    defaults = item.get("defaults")
-    if defaults is None:
-        return item
-    if not isinstance(defaults.value, list) or not all(isinstance(parent.value, str) for parent in defaults.value):
-        raise RecipeError(f"{defaults.place} (defaults): expected a list of recipes, such as [_base/train].")
-    merged: Item | None = None
-    for parent in defaults.value:
-        try:
-            file = find(str(parent.value), registry, path.parent)
-        except RecipeError as error:
-            raise RecipeError(f"{parent.place} (defaults): {error}") from error
-        composed = _with_parents(file, registry, (*above, path))
-        merged = merge(merged, composed) if merged else composed
-    own = dataclasses.replace(item, value={k: v for k, v in children(item).items() if k != "defaults"})
-    return merge(merged, own) if merged else own
+# --- checking ------------------------------------------------------------------------------------------------
 
 
 def _check_top(root: Item, structure: Structure) -> None:
@@ -238,6 +204,10 @@ def _check_top(root: Item, structure: Structure) -> None:
         item_ = root.get(key)
         if item_ is not None and item_.value is not None and not isinstance(item_.value, dict):
             structure.report(item_, key, f"expected a mapping of names to values, found {describe(item_.value)}.")
+        for name, child in children(item_).items() if item_ is not None else ():
+            if not re.fullmatch(r"[\w-]+", name):
+                advice = "Names are made of letters, digits, - and _."
+                structure.report_key(child, f"{key}.{name}", f"'{shortened(name)}' cannot be referred to. {advice}")
 
 
 def _check_revisions(root: Item, nodes: Mapping[str, Node], structure: Structure) -> None:

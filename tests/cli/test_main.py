@@ -22,6 +22,8 @@ TORCH_FREE = [
     ["recipes", "ls"],
     ["recipes", "validate", "levo2/mini/vae"],
     ["recipes", "show", "levo2/mini/vae", "--origins"],
+    ["recipes", "cat", "levo2/mini/vae"],
+    ["recipes", "diff", "levo2/mini/vae", "levo2/mini/tokens"],
     *([command, "--help"] for command in COMMANDS),
 ]
 
@@ -121,6 +123,41 @@ def test_a_shown_recipe_is_a_recipe(capsys, tmp_path):
     _, again, _ = run(capsys, "recipes", "show", str(tmp_path / "again.yaml"))
     assert "max_steps: 7" in again
     assert again == out
+
+
+def test_a_recipe_is_printed_as_it_is(capsys, tmp_path):
+    (tmp_path / "r.yaml").write_text("# Mine.\nformat: 1\nseed:   3  # odd\n")
+    assert run(capsys, "recipes", "cat", str(tmp_path / "r.yaml"))[1] == (tmp_path / "r.yaml").read_text()
+    _, out, _ = run(capsys, "recipes", "cat", str(tmp_path / "r.yaml"), "--json")
+    assert json.loads(out)["text"] == (tmp_path / "r.yaml").read_text()
+
+
+def test_every_shown_value_has_an_origin(capsys):
+    words = ["recipes", "show", "levo2/mini/vae", "trainer.threads=3", "--origins"]
+    lines = {line.split(":")[0]: line for line in run(capsys, *words)[1].splitlines()}
+    assert lines["codec.use"].endswith("_codec.yaml:4:14")
+    assert lines["trainer.threads"].endswith("command line `trainer.threads=3`")
+    assert lines["trainer.log_every"].endswith("_codec.yaml:7:117")
+    assert lines["codec.vae.n_fft"].endswith("default of levo2/music-codec")
+    assert lines["generate.top_k"].endswith("default of generate")
+    assert json.loads(run(capsys, *words, "--json")[1])["origins"].keys() == lines.keys()
+
+
+def test_recipes_are_compared_in_what_they_amount_to(capsys, tmp_path):
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    a.write_text("format: 1\nseed: 1\ntrainer: {max_steps: 10000}\nvars: {x: 1}\n")
+    b.write_text("format: 1\nseed: 2\n")
+    assert run(capsys, "recipes", "diff", str(a), str(a)) == (0, "", "")
+    _, out, _ = run(capsys, "recipes", "diff", str(a), str(b), "trainer.threads=2")
+    assert [line.split() for line in out.splitlines()] == [
+        ["seed", "1", "->", "2"],
+        ["vars.x", "1", "->", "(none)"],
+        ["trainer.threads", "null", "->", "2"],
+    ]
+    _, out, _ = run(capsys, "recipes", "diff", str(a), "seed=5", "--json")
+    assert json.loads(out) == {
+        "seed": {"a": {"value": 1, "origin": f"{a}:2:7"}, "b": {"value": 5, "origin": "command line `seed=5`"}}
+    }
 
 
 def test_all_faults_of_all_recipes_are_told(capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from songkit import _yaml
+from songkit import _formats, _yaml
 from songkit.errors import RecipeError
 from songkit.plugin import Component, hookimpl, ref, refs
 from songkit.recipe import Recipe, dump, headline, load
@@ -226,6 +227,21 @@ def test_origins_name_file_or_override(write):
     assert origins["trainer.threads"] == "command line `trainer.threads=2`"
 
 
+def test_a_value_comes_from_a_place_or_is_a_default_of_a_component_or_section(write):
+    path = write(PLANNER + "metrics: {m: t/metric}\n")
+    recipe = read(path, "trainer.threads=2")
+    origins = {
+        "planner.tower.dim": f"{path}:2:63",
+        "planner.tower.act": "default of t/tower",
+        "planner.causal": "default of t/planner",
+        "metrics.m.use": f"{path}:3:14",
+        "metrics.m.bits": "default of t/metric",
+        "trainer.threads": "command line `trainer.threads=2`",
+        "trainer.max_steps": "default of trainer",
+    }
+    assert {key: recipe.origin(key) for key in origins} == origins
+
+
 def test_the_first_comment_is_the_headline(write):
     assert headline(write("", version="# What it does.\n# More.\nformat: 1\n")) == "What it does."
     assert headline(write("")) == ""
@@ -317,6 +333,12 @@ def test_every_fault_is_told_at_once_in_order(write):
         ("planner: {use: t/planner, size: '1', tower: t/tower}\n", "expected a whole number, found '1'."),
         ("planner: {use: t/planner, size: 1, part: {rat: 1}, tower: t/tower}\n", "'rat' is no option of PartConfig"),
         ("plugins: [./nope.py]\n", "(plugins): "),
+        ("vars: {a.b: 1}\n", "(vars.a.b): 'a.b' cannot be referred to."),
+        (f"vars: {{{'k' * 300}: 1}}\n", "is longer than 200 characters"),
+        (f"seed: {'9' * 5000}\n", "found '9999"),
+        ("vars: {a: " + "[1, " * 20 + "1" + "]" * 20 + "}\nseed: -1\n", "a whole number, 0 or more, found -1"),
+        ("vars: {a: [" + "1," * 20_000 + "]}\n", "more than 20,000 values"),
+        ("defaults: [" + "r, " * 65 + "]\n", "65 parents; expected 64 at most"),
     ],
 )
 def test_each_fault_is_told_with_its_place(write, text, told):
@@ -347,9 +369,106 @@ def test_missing_values_can_be_allowed(write):
     assert [recipe.resolved["planner"][key] for key in ("size", "causal", "tower", "name")] == ["???"] * 4
 
 
+@pytest.mark.parametrize("text", ["vars: {a.b: '???'}\n", "vars: {a: 1, a.b: '???'}\n"])
+def test_a_missing_value_may_have_a_dot_in_its_name(write, text):
+    assert "(vars.a.b): 'a.b' cannot be referred to." in problems(write(text), allow_missing=True)[0]
+
+
+def test_the_dot_of_a_submodule_is_no_level(write):
+    text = "planner: {use: t/planner, size: 1, tower: t/tower, weights: {a.b: '???', a: w}}\n"
+    weights = read(write(text), allow_missing=True).resolved["planner"]["weights"]
+    assert weights["a.b"] == "???"
+
+
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="there is no recipe file"):
         load(tmp_path / "none.yaml", registry=REGISTRY)
+
+
+# --- growth --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("step", ['"${vars.a%d}${vars.a%d}"', '["${vars.a%d}", "${vars.a%d}"]'])
+def test_references_cannot_make_a_recipe_grow_without_limit(write, step, backwards):
+    lines = [f"  a{i + 1}: {step % (i, i)}\n" for i in range(60)]
+    text = "vars:\n  a0: xxxxxxxxxx\n" + "".join(reversed(lines) if backwards else lines)
+    [told] = problems(write(text))
+    assert "the references of this recipe fill in more than 1 MB" in told
+
+
+def test_a_chain_of_references_has_a_length(write):
+    links = [f"  a{i}: '${{vars.a{i + 1}}}'\n" for i in range(2000)]
+    told = problems(write("vars:\n" + "".join(links) + "  a2000: 1\n"))
+    assert any("a chain of more than 64 references" in line for line in told)
+
+
+def test_parents_that_share_parents_are_read_once(write):
+    write("seed: 3\n", "p0.yaml")
+    for i in range(40):
+        write(f"defaults: [p{i}, p{i}]\n", f"p{i + 1}.yaml")
+    assert read(write("defaults: [p40, p40]\n")).seed == 3
+
+
+def test_a_line_of_parents_has_a_length(write):
+    for i in range(70):
+        write(f"defaults: [p{i + 1}]\n", f"p{i}.yaml")
+    assert "more than 64 recipes are each the parent of the next" in problems(write("defaults: [p0]\n"))[0]
+
+
+# --- formats -------------------------------------------------------------------------------------------------
+
+
+def rename_planner(values):
+    """From 1 to 2 of made-up formats: `composer` was called `planner` later, and `width` moved into its tower."""
+    if "composer" in values:
+        planner = dict(values.pop("composer"))
+        planner["tower"] = {**planner["tower"], **({"dim": planner.pop("width")} if "width" in planner else {})}
+        values["planner"] = planner
+    return values
+
+
+def halve_seed(values):
+    """From 2 to 3."""
+    return {**values, "seed": values["seed"] // 2} if "seed" in values else values
+
+
+@pytest.fixture
+def format_3(monkeypatch):
+    """Two migrations, so that the newest format is 3."""
+    migrate = functools.partial(_formats.migrated, migrations=(rename_planner, halve_seed))
+    monkeypatch.setattr("songkit._compose.migrated", migrate)
+
+
+@pytest.mark.usefixtures("format_3")
+def test_an_older_format_is_migrated_file_by_file_and_keeps_its_places(write):
+    old = "composer: {use: t/planner, size: 3, width: 5, tower: {use: t/tower}}\nseed: 8\n"
+    write(old, "old.yaml")
+    path = write("defaults: [old]\nplanner: {tower: {act: gelu}}\n", version="format: 3\n")
+    recipe = read(path)
+    tower = recipe.roles["planner"].children["tower"]
+    assert (recipe.seed, tower.config) == (4, TowerConfig(dim=5, act="gelu"))
+    places = {key: origin.rpartition("/")[2] for key, origin in recipe.origins.items()}
+    assert places["planner.size"] == "old.yaml:2:34"
+    assert places["planner.tower.dim"] == "old.yaml:2:44"
+    assert places["planner.tower.use"] == "old.yaml:2:60"
+    assert places["planner.tower.act"] == "r.yaml:3:24"
+    assert places["seed"] == "old.yaml:3:7"
+
+
+@pytest.mark.usefixtures("format_3")
+def test_a_fault_in_an_older_format_is_told_where_it_was_written(write):
+    text = "composer: {use: t/planner, size: none, width: 5, tower: {use: t/tower}}\nseed: 8\n"
+    assert problems(write(text)) == ["r.yaml:2:34 (planner.size): expected a whole number, found 'none'."]
+
+
+@pytest.mark.usefixtures("format_3")
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("4", "expected 3, found 4. Install a newer songkit."), ("0", "expected 3, found 0. Write `format: 3`.")],
+)
+def test_a_format_that_is_too_new_or_never_was_is_refused(write, version, told):
+    assert told in problems(write("", version=f"format: {version}\n"))[0]
 
 
 # --- laws ----------------------------------------------------------------------------------------------------
