@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from songkit.checkpoint import load_weights
-from songkit.errors import CheckpointError, LayoutError, RecipeError, did_you_mean
+from songkit.errors import CheckpointError, RecipeError, did_you_mean
+from songkit.fit import check_fit
+from songkit.published import PublishedWeights, load_published
 from songkit.recipe import Node, Recipe
-from songkit.types import TokenLayout
 
-__all__ = ["build", "build_roles", "check_fit"]
+__all__ = ["build", "build_roles"]
 
 
 def build(node: Node, *, seed: int = 0, require_weights: bool = False, extra: Mapping[str, Any] | None = None) -> Any:
@@ -84,41 +85,6 @@ def build_roles(
     return parts
 
 
-def check_fit(parts: Mapping[str, Any]) -> None:
-    """Checks that built components can work together.
-
-    The planner plans streams of the tokenizer (else of the codec), the refiner refines what the planner plans and
-    makes streams of the codec, and widths agree where one part reads another's states.
-
-    Args:
-        parts: Built components by role; roles that are absent are not checked.
-
-    Raises:
-        LayoutError: With every reason why they do not fit.
-    """
-    codec, planner, refiner = (parts.get(role) for role in ("codec", "planner", "refiner"))
-    tokenizer, conditioner = parts.get("tokenizer", codec), parts.get("conditioner")
-    reasons: list[str] = []
-    if planner is not None and tokenizer is not None:
-        name = "tokenizer" if "tokenizer" in parts else "codec"
-        reasons += _layout_reasons("planner", planner.layout, name, tokenizer.layout)
-    if refiner is not None and codec is not None:
-        reasons += _layout_reasons("refiner", refiner.layout, "codec", codec.layout)
-    if refiner is not None and planner is not None:
-        reasons += _layout_reasons("refiner's source", refiner.source, "planner", planner.layout)
-        reasons += _layout_reasons("planner", planner.layout, "refiner's source", refiner.source)
-        reasons += _width_reasons("refiner's source_width", refiner.source_width, "planner", planner.width)
-    for name, part in (("planner", planner), ("refiner", refiner)):
-        width = getattr(part, "width", None)
-        if conditioner is not None and width is not None:
-            reasons += _width_reasons(name, width, "conditioner", conditioner.width)
-    if reasons:
-        listed = "\n".join(f"- {reason}" for reason in dict.fromkeys(reasons))
-        raise LayoutError(
-            f"the parts do not fit together:\n{listed}\nGive them the same values in the recipe, or choose other parts."
-        )
-
-
 def _build(node: Node, seed: int, extra: Mapping[str, Any]) -> tuple[Any, dict[int, str]]:
     """Builds a node; returns it with the names of its fresh parameters by their identity.
 
@@ -147,7 +113,9 @@ def _build(node: Node, seed: int, extra: Mapping[str, Any]) -> tuple[Any, dict[i
     fresh.update((id(parameter), name) for name, parameter in _parameters(built) if id(parameter) not in of_parts)
     for name, file in _files(node).items():
         target = _submodule(built, name, node)
-        if file != "random":
+        if file != "random" and file.suffix != ".safetensors" and isinstance(target, PublishedWeights):
+            load_published(file, target)
+        elif file != "random":
             load_weights(file, target, component=node.id, revision=node.revision)
         for parameter in target.parameters():
             fresh.pop(id(parameter), None)
@@ -186,24 +154,3 @@ def _derived(seed: int, name: str) -> int:
     """Returns a seed for a part, so that equal parts at different places start from different parameters."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1  # torch takes 63 bits
-
-
-def _layout_reasons(part: str, layout: TokenLayout, whole: str, offered: TokenLayout) -> list[str]:
-    reasons = []
-    if layout.frame_rate != offered.frame_rate:
-        reasons.append(
-            f"frame rate: the {part} has {layout.frame_rate:g} frames a second, the {whole} {offered.frame_rate:g}"
-        )
-    sizes = {(stream.track, stream.level): stream.size for stream in offered.streams}
-    for stream in layout.streams:
-        size = sizes.get((stream.track, stream.level))
-        name = f"{stream.track}, level {stream.level}"
-        if size is None:
-            reasons.append(f"tracks: the {part} has a stream ({name}); the {whole} has {offered}")
-        elif size != stream.size:
-            reasons.append(f"vocabulary: the {part} has {stream.size} ids in ({name}), the {whole} {size}")
-    return reasons
-
-
-def _width_reasons(part: str, width: int, other: str, offered: int) -> list[str]:
-    return [] if width == offered else [f"width: the {part} is {width}, the {other} {offered}"]

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from songkit.errors import LayoutError
 from songkit.interfaces.backbone import Backbone, Cache
+from songkit.types import Conditions
 
-__all__ = ["BLOCK", "run_songs"]
+__all__ = ["BLOCK", "run_songs", "song_rows"]
 
 BLOCK = 4
 """Songs in a block. Larger blocks share more of the reading of weights; a lone song pays for empty places."""
@@ -66,3 +69,26 @@ def run_songs(
                     del waiting[place]
                 else:
                     waiting[place] = following
+
+
+def song_rows(conditions: Conditions, index: int, guidance: float) -> tuple[Tensor, Tensor]:
+    """Returns the prefix [G, P, D] and mask [G, P] of one song, without the padding that its batch brought.
+
+    Args:
+        conditions: Of a batch.
+        index: Which song.
+        guidance: With a coefficient other than 1 there are two rows: the conditions and their null branch.
+
+    Raises:
+        LayoutError: If guidance is asked for and the conditions have no null branch.
+    """
+    branches = [conditions]
+    if guidance != 1.0:
+        if conditions.null is None:
+            raise LayoutError("guidance needs conditions with a null branch: call the conditioner with null=True")
+        branches.append(conditions.null)
+    parts = [(c.prefix[index][c.mask[index]]) for c in branches]
+    longest = max(len(p) for p in parts)
+    prefix = torch.stack([functional.pad(p, (0, 0, longest - len(p), 0)) for p in parts])
+    lengths = torch.tensor([len(p) for p in parts], device=prefix.device)
+    return prefix, torch.arange(longest, device=prefix.device) >= longest - lengths[:, None]

@@ -14,7 +14,6 @@ from songkit.progress import Progress
 from songkit.request import SongRequest
 from songkit.settings import GenerateSettings
 from songkit.singing import SongModel, SungSong, sing
-from songkit.types import TRACKS
 
 __all__ = ["generate"]
 
@@ -26,7 +25,7 @@ def generate(
     out: Path,
     seed: int = 0,
     settings: GenerateSettings | None = None,
-    tracks: Sequence[str] = TRACKS,
+    tracks: Sequence[str] | None = None,
     batch: int = 4,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[tuple[Path, SungSong]]:
@@ -38,7 +37,7 @@ def generate(
         out: Folder for the songs' folders; made when it does not exist.
         seed: Same seed, same bytes of every file, alone or among other requests.
         settings: How to sample; those of the model's recipe by default.
-        tracks: Which tracks are written.
+        tracks: Which tracks are written; all that the model makes by default.
         batch: Songs that are sung together.
         progress: Told how far a batch is.
 
@@ -50,6 +49,7 @@ def generate(
         OutputError: If a folder is occupied or cannot be written, before any work; or if the disk fills up.
     """
     settings = settings or model.settings()
+    tracks = model.tracks() if tracks is None else tracks
     unknown = [track for track in tracks if track not in model.tracks()]
     if unknown or not tracks:
         raise LayoutError(

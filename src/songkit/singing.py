@@ -1,6 +1,7 @@
 """Requests to songs in memory: the model and `sing`.
 
-request → conditioner → planner → plan → refiner → codes → codec → vocal and accompaniment, mix = their sum.
+request → conditioner → planner → plan → refiner → codes → codec → vocal and accompaniment, mix = their sum. Where the
+planner already plans what the codec decodes, there is no refiner.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from songkit.audio import read_audio
 from songkit.build import build_roles
 from songkit.errors import AudioError, RecipeError, RequestError
+from songkit.fit import check_decodes
 from songkit.interfaces import Codec, Conditioner, Planner, Sampling, TrackRefiner
 from songkit.progress import Clock, Progress, Reporter
 from songkit.recipe import Recipe
@@ -26,16 +28,17 @@ from songkit.types import TRACKS, Alignment, Audio, Codes
 
 __all__ = ["SongModel", "SungSong", "check_requests", "sing", "song_seed"]
 
-_ROLES = ("conditioner", "planner", "refiner", "codec")
+_NEEDED = ("conditioner", "planner", "codec")
 
 
 @dataclass(frozen=True)
 class SongModel:
-    """The four components that make a song together, ready for inference."""
+    """The components that make a song together, ready for inference."""
 
     conditioner: Conditioner
     planner: Planner
-    refiner: TrackRefiner
+    refiner: TrackRefiner | None
+    """`None` where the planner plans what the codec decodes."""
     codec: Codec
     recipe: Recipe | None = None
     """Where it was loaded from; goes into song.json."""
@@ -45,20 +48,22 @@ class SongModel:
         """Builds the model of a recipe, with its weights.
 
         Raises:
-            RecipeError: If the recipe lacks one of the four roles.
+            RecipeError: If the recipe lacks conditioner, planner or codec.
             LayoutError: If its components do not fit together.
             CheckpointError: If weights are missing or damaged.
         """
-        missing = [role for role in _ROLES if role not in recipe.roles]
+        missing = [role for role in _NEEDED if role not in recipe.roles]
         if missing:
             raise RecipeError(
                 f"the recipe '{recipe.name}' cannot generate: it has no {', '.join(missing)}. "
-                f"Choose a --model with {', '.join(_ROLES)}, such as 'mini/song'."
+                f"Choose a --model with {', '.join(_NEEDED)}, such as 'mini/song'."
             )
-        built = build_roles(recipe, _ROLES, require_weights=True)
+        roles = [*_NEEDED, *(["refiner"] if "refiner" in recipe.roles else [])]
+        built = build_roles(recipe, roles, require_weights=True)
         for module in built.values():
             module.eval().requires_grad_(False)
-        return cls(**{role: built[role] for role in _ROLES}, recipe=recipe)
+        check_decodes(built["codec"], built["planner"], built.get("refiner"))
+        return cls(**{"refiner": None, **built}, recipe=recipe)
 
     @property
     def frame_rate(self) -> float:
@@ -71,7 +76,7 @@ class SongModel:
 
     def tracks(self) -> tuple[str, ...]:
         """Returns the tracks it can write: those the codec decodes, and the mix of vocal and accompaniment."""
-        decoded = set(self.codec.decoded_tracks)
+        decoded = set(check_decodes(self.codec, self.planner, self.refiner))
         if decoded >= {"vocal", "accompaniment"}:
             decoded.add("mix")
         return tuple(track for track in TRACKS if track in decoded)
@@ -178,15 +183,18 @@ def _sing_batch(
         progress=report.stage("plan", most * len(requests)),
     )
     clock.lap("plan")
-    conditions = model.conditioner(requests, prompts=encoded, null=null, side="refiner")
-    codes = model.refiner.generate(
-        plan,
-        conditions,
-        sampling=_sampling(settings, refiner=True),
-        seeds=seeds,
-        progress=report.stage("refine", int(plan.codes.lengths.sum())),
-    )
-    clock.lap("refine")
+    codes = plan.codes
+    if model.refiner is not None:
+        conditions = model.conditioner(requests, prompts=encoded, null=null, side="refiner")
+        codes = model.refiner.generate(
+            plan,
+            conditions,
+            sampling=_sampling(settings, refiner=True),
+            seeds=seeds,
+            progress=report.stage("refine", int(codes.lengths.sum())),
+        )
+        clock.lap("refine")
+    codes = codes.arrange(model.codec.layout.select(codes.layout.tracks))  # in the order that the codec knows
     decoded = _decode(model.codec, codes, seeds, report)
     clock.lap("decode")
 
@@ -220,7 +228,7 @@ def _decode(codec: Codec, codes: Codes, seeds: Sequence[int], report: Reporter) 
         frames = int(codes.lengths[i])
         if frames == 0:
             shape = (codec.channels, math.ceil(codec.sample_rate / rate))
-            songs.append({track: np.zeros(shape, np.float32) for track in codec.decoded_tracks})
+            songs.append({track: np.zeros(shape, np.float32) for track in codec.decodes(codes.layout)})
             continue
         one = Codes(codes.ids[i : i + 1, :, :frames], codes.lengths[i : i + 1], codes.layout)
         audio = codec.decode(one, seeds=[seed])

@@ -274,6 +274,10 @@ class Codes:
     def select(self, tracks: Iterable[str]) -> Codes:
         """Returns the codes of some tracks, in this layout's order."""
         layout = self.layout.select(tracks)
+        return self.arrange(layout)
+
+    def arrange(self, layout: TokenLayout) -> Codes:
+        """Returns the codes of a layout's streams, in its order; raises `KeyError` where there are none."""
         rows = [self.layout.index(s.track, s.level) for s in layout.streams]
         return Codes(self.ids[:, rows], self.lengths, layout)
 

@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from songkit.build import build, build_roles, check_fit
+from songkit.build import build, build_roles
 from songkit.checkpoint import save_weights
 from songkit.errors import CheckpointError, LayoutError, PluginError, RecipeError
+from songkit.fit import check_decodes, check_fit
+from songkit.interfaces import Codec
+from songkit.patterns import interleaved, parallel
 from songkit.plugin import Component, hookimpl, ref, refs
 from songkit.recipe import load
 from songkit.registry import Registry
-from songkit.types import Stream, TokenLayout
+from songkit.types import TRACKS, Stream, TokenLayout
 
 
 @dataclass(kw_only=True)
@@ -157,9 +160,9 @@ def parts(**changes):
     mix, stems = CODEC.select(["mix"]), CODEC.select(["vocal", "accompaniment"])
     out = {
         "codec": SimpleNamespace(layout=CODEC),
-        "planner": SimpleNamespace(layout=mix, width=8),
-        "refiner": SimpleNamespace(source=mix, source_width=8, layout=stems),
-        "conditioner": SimpleNamespace(width=8),
+        "planner": SimpleNamespace(layout=mix, width=8, pattern=parallel(1), auxiliary=()),
+        "refiner": SimpleNamespace(source=mix, source_width=8, source_pattern=parallel(1), layout=stems),
+        "conditioner": SimpleNamespace(width=8, prompts_layout=CODEC),
     }
     for name, value in changes.items():
         role, attribute = name.split("_", 1)
@@ -179,13 +182,25 @@ def test_parts_that_fit_are_accepted():
         ({"planner_layout": TokenLayout(25.0, (Stream("mix", 0, 17),))}, "vocabulary: the planner has 17 ids in (mix"),
         (
             {"planner_layout": TokenLayout(25.0, (Stream("mix", 1, 16),))},
-            "tracks: the planner has a stream (mix, level 1",
+            "levels: the planner has a stream (mix, level 1); the codec has levels 0 of it",
         ),
         ({"refiner_layout": TokenLayout(25.0, (Stream("drums", 0, 16),))}, "tracks: the refiner has a stream (drums"),
         ({"refiner_source": CODEC}, "the refiner's source has a stream (vocal, level 0); the planner has"),
         ({"refiner_source_width": 9}, "width: the refiner's source_width is 9, the planner 8"),
         ({"conditioner_width": 9}, "width: the planner is 8, the conditioner 9"),
         ({"refiner_width": 9}, "width: the refiner is 9, the conditioner 8"),
+        (
+            {"planner_pattern": interleaved([1])},
+            "delay: the planner takes 2 steps a frame with offsets [1], the refiner's source 1 with [0]",
+        ),
+        (
+            {"planner_auxiliary": ("drums",)},
+            "tracks: the planner learns to predict drums beside what it plans; the cod",
+        ),
+        (
+            {"conditioner_prompts_layout": TokenLayout(25.0, (Stream("mix", 0, 17),))},
+            "vocabulary: the conditioner's prompts has 17 ids in (mix, level 0), the codec 16",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_with_the_reason(changes, told):
@@ -197,3 +212,38 @@ def test_every_reason_is_told():
     with pytest.raises(LayoutError) as caught:
         check_fit(parts(refiner_source_width=9, conditioner_width=7))
     assert str(caught.value).count("\n- ") == 2
+
+
+class FakeCodec(Codec):
+    """Decodes vocal and accompaniment of a layout with two levels a track."""
+
+    layout = TokenLayout(25.0, tuple(Stream(track, level, 16) for track in TRACKS for level in (0, 1)))
+    decoded_tracks = ("vocal", "accompaniment")
+
+    def encode(self, audio):
+        raise NotImplementedError
+
+    def decode(self, codes, *, seeds=(), progress=None):
+        raise NotImplementedError
+
+
+def test_what_the_codec_makes_of_a_plan_is_told():
+    codec = FakeCodec()
+    dual = SimpleNamespace(layout=codec.layout.select(["vocal", "accompaniment"]))
+    vocal = SimpleNamespace(layout=codec.layout.select(["vocal"]))
+    mix = SimpleNamespace(layout=codec.layout.select(["mix"]))
+    assert check_decodes(codec, dual, None) == ("vocal", "accompaniment")
+    assert check_decodes(codec, vocal, None) == ("vocal",)
+    assert check_decodes(codec, mix, dual) == ("vocal", "accompaniment")
+
+
+def test_plans_that_the_codec_cannot_decode_are_refused_with_the_reason():
+    codec = FakeCodec()
+    mix = SimpleNamespace(layout=codec.layout.select(["mix"]))
+    with pytest.raises(LayoutError, match=r"tracks: the codec makes vocal, accompaniment of .*\n.*Add a refiner"):
+        check_decodes(codec, mix, None)
+    low = SimpleNamespace(layout=TokenLayout(25.0, (Stream("vocal", 0, 16),)))
+    with pytest.raises(LayoutError, match="the planner gives levels 0 of vocal, the codec decodes 0, 1 together"):
+        check_decodes(codec, low, None)
+    with pytest.raises(LayoutError, match="the refiner gives levels 0 of vocal"):
+        check_decodes(codec, mix, low)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -141,11 +142,26 @@ def test_only_the_chosen_tracks_are_written(model: SongModel, tmp_path: Path) ->
 
 
 def test_a_track_the_model_does_not_make_is_refused(model: SongModel, tmp_path: Path) -> None:
-    model.codec.decoded_tracks = ("mix",)
+    model.codec.decoded_tracks = ("vocal",)
 
-    with pytest.raises(LayoutError, match="makes mix, not vocal"):
+    with pytest.raises(LayoutError, match="makes vocal, not mix"):
         make(model, [request()], tmp_path / "out", tracks=["mix", "vocal"])
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_refiner_the_plan_is_decoded_and_all_that_it_makes_is_written(
+    model: SongModel, tmp_path: Path
+) -> None:
+    alone = dataclasses.replace(model, refiner=None)
+    with pytest.raises(LayoutError, match=r"cannot decode what the planner gives(.|\n)*Add a refiner"):
+        make(alone, [request()], tmp_path / "out")
+    alone.codec.decoded_tracks = ("mix",)
+
+    [(folder, song)] = make(alone, [request()], tmp_path / "out")
+
+    assert sorted(contents(folder)) == ["mix.flac", "song.json", "song.png"]
+    assert song.codes.layout.tracks == ("mix",)
+    assert "refine" not in song.wall_seconds
 
 
 def test_song_json_tells_all_and_reads_as_the_same_request(model: SongModel, tmp_path: Path) -> None:

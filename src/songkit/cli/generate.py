@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=int, help="same seed, same song (default 0)")
     parser.add_argument("--model", help=f"recipe of the model: a name or a .yaml file (default {DEFAULT_MODEL})")
     parser.add_argument("--batch", metavar="N", type=int, default=4, help="songs that are sung together (default 4)")
-    parser.add_argument("--tracks", help=f"which tracks are written (default {','.join(TRACKS)})")
+    parser.add_argument("--tracks", help=f"which of {', '.join(TRACKS)} are written (default all that the model makes)")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
     for name, (kind, text) in _SETTINGS.items():
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, which cleans up
     requests = _read(args)
-    tracks = _tracks(args.tracks or ",".join(TRACKS))
+    tracks = None if args.tracks is None else _tracks(args.tracks)
     if not 1 <= args.batch <= 1024:
         raise RequestError(f"--batch is {args.batch}; expected 1 to 1024.")
     check_folders(args.out, [request.id for request in requests])

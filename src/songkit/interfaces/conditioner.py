@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from songkit.request import SongRequest
-from songkit.types import Alignment, Codes, Conditions
+from songkit.types import Alignment, Codes, Conditions, TokenLayout
 
 __all__ = ["Conditioner"]
 
@@ -19,6 +19,8 @@ class Conditioner(nn.Module, ABC):
     """Turns requests into what planners and refiners of one width see."""
 
     width: int
+    prompts_layout: TokenLayout | None = None
+    """The streams of audio prompts that it reads, where the codes have them; `None` if it reads no codes."""
 
     @abstractmethod
     def check(self, request: SongRequest) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from songkit.interfaces.tokenizer import Tokenizer
+from songkit.patterns import Pattern, parallel
 from songkit.types import Codes, Conditions, Plan, TokenLayout
 
 __all__ = ["Planner", "Sampling"]
@@ -36,13 +37,29 @@ class Planner(nn.Module, ABC):
     layout: TokenLayout
     width: int
     """Width D of the hidden states it hands on."""
+    auxiliary: tuple[str, ...] = ()
+    """Tracks that it learns to predict without planning them: training needs their codes too."""
+
+    @property
+    def pattern(self) -> Pattern:
+        """Where the ids of its streams stand on the steps of `Plan.hidden`; by default all of a frame on one."""
+        return parallel(len(self.layout))
 
     def adopt(self, tokenizer: Tokenizer) -> None:
         """Starts untrained weights from what the tokenizer tells of its codes; by default it does nothing."""
 
     @abstractmethod
     def forward(self, codes: Codes, conditions: Conditions) -> Plan:
-        """Runs teacher-forced: the logits of a frame depend on earlier frames and the conditions only."""
+        """Runs teacher-forced: an id's logits depend on the ids before it in the pattern and the conditions only.
+
+        Args:
+            codes: Of this layout, and in training of the `auxiliary` tracks.
+            conditions: Of the same songs.
+
+        Returns:
+            A plan whose codes are of this layout, in its order, with logits [B, K, F + 1, V + 1]: the last frame and
+            the last id are for the end of song.
+        """
 
     @abstractmethod
     def generate(

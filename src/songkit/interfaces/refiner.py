@@ -9,6 +9,7 @@ from torch import nn
 
 from songkit.interfaces.planner import Sampling
 from songkit.interfaces.tokenizer import Tokenizer
+from songkit.patterns import Pattern, parallel
 from songkit.types import Codes, Conditions, Plan, TokenLayout
 
 __all__ = ["TrackRefiner"]
@@ -22,6 +23,11 @@ class TrackRefiner(nn.Module, ABC):
     source_width: int
     """Width of the planner's hidden states it reads."""
     layout: TokenLayout
+
+    @property
+    def source_pattern(self) -> Pattern:
+        """The pattern of the plans it refines; by default all ids of a frame on one step."""
+        return parallel(len(self.source))
 
     def adopt(self, tokenizer: Tokenizer) -> None:
         """Starts untrained weights from what the tokenizer tells of its codes; by default it does nothing."""

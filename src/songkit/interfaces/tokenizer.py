@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from songkit.errors import LayoutError
 from songkit.types import Audio, Codes, TokenLayout
 
 __all__ = ["Codec", "Tokenizer"]
@@ -46,7 +47,20 @@ class Codec(Tokenizer, ABC):
     """A tokenizer that can also make audio from codes."""
 
     decoded_tracks: tuple[str, ...]
-    """The tracks that `decode` makes."""
+    """The tracks that `decode` makes of a whole layout."""
+
+    def decodes(self, layout: TokenLayout) -> tuple[str, ...]:
+        """Returns the tracks that `decode` makes of the codes of some tracks: by default the same tracks.
+
+        Raises:
+            LayoutError: If it cannot decode such codes; the message says why.
+        """
+        made = tuple(track for track in layout.tracks if track in self.decoded_tracks)
+        if not made:
+            raise LayoutError(
+                f"tracks: the codec makes {', '.join(self.decoded_tracks)} of {self.layout}, and nothing of {layout}"
+            )
+        return made
 
     @abstractmethod
     def decode(

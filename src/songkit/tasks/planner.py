@@ -24,7 +24,7 @@ class TrainPlanner(SongTask):
     ) -> None:
         super().__init__(config, **parts)
         self.planner = planner
-        self.check_layout(planner.layout.tracks, "planner")
+        self._read = self.check_layout(planner.layout, "planner", planner.auxiliary)
         if codec is not None:
             planner.adopt(codec)  # before any training: a resumed task overwrites it with its own weights
 
@@ -39,10 +39,9 @@ class TrainPlanner(SongTask):
     def losses(self, batch: SongBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy in nats per token; the token after the last frame of a whole song is the end of song."""
         conditions = self.conditions(batch, generator)
-        codes = batch.codes.select(self.planner.layout.tracks)
-        plan = self.planner(codes, conditions)
+        plan = self.planner(batch.codes.arrange(self._read), conditions)
         assert plan.logits is not None
-        logits = plan.logits.float()  # [B, K, F + 1, V + 1]
+        codes, logits = plan.codes, plan.logits.float()  # [B, K, F + 1, V + 1]
         frames = torch.arange(logits.shape[2], device=logits.device)
         targets = functional.pad(codes.ids, (0, 1))
         targets = targets.masked_fill(frames >= codes.lengths[:, None, None], -100)
@@ -51,4 +50,9 @@ class TrainPlanner(SongTask):
         nats = functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
         known = targets >= 0
         accuracy = ((logits.argmax(-1) == targets) & known).sum() / known.sum()
-        return {"tokens": nats, "_accuracy": accuracy, **plan.losses}
+        losses = {"tokens": nats, "_accuracy": accuracy, **plan.losses}
+        if len(codes.layout) > 1:
+            for k, stream in enumerate(codes.layout.streams):
+                own = functional.cross_entropy(logits[:, k].flatten(0, 1), targets[:, k].flatten())
+                losses[f"_{stream.track}.{stream.level}"] = own.detach()
+        return losses

@@ -30,7 +30,8 @@ class TrainRefiner(SongTask):
     ) -> None:
         super().__init__(config, **parts)
         self.planner, self.refiner = planner, refiner
-        self.check_layout((*planner.layout.tracks, *refiner.layout.tracks), "refiner")
+        self.check_layout(planner.layout, "planner")
+        self.check_layout(refiner.layout, "refiner")
         self.freeze(planner)
         # Not `freeze`: conditions are still hidden at random, so that the refiner learns its null branch.
         self.conditioner.requires_grad_(requires_grad=False)
@@ -52,7 +53,7 @@ class TrainRefiner(SongTask):
         # Both towers must be shown the same conditions: the second draw repeats the first.
         state = generator.get_state()
         with torch.no_grad():
-            plan = self.planner(batch.codes.select(self.planner.layout.tracks), self.conditions(batch, generator))
+            plan = self.planner(batch.codes.arrange(self.planner.layout), self.conditions(batch, generator))
         generator.set_state(state)
         refined = self.refiner(plan, batch.codes, self.conditions(batch, generator, side="refiner"))
         assert refined.logits is not None

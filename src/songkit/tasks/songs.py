@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from songkit.components.prepared import PreparedSource
 from songkit.errors import LayoutError
+from songkit.fit import layout_reasons, prompt_reasons
 from songkit.interfaces import Conditioner
 from songkit.request import SongRequest
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
-from songkit.types import Codes, Conditions
+from songkit.types import Codes, Conditions, TokenLayout
 
 __all__ = ["SongBatch", "SongTask"]
 
@@ -62,15 +63,27 @@ class SongTask(Task):
         self._orders = {id(s): np.argsort(s.frames, kind="stable") for s in (data, validation) if s is not None}
         self._known: dict[tuple[int, int], tuple[SongRequest, np.ndarray | None]] = {}
 
-    def check_layout(self, tracks: tuple[str, ...], name: str) -> None:
-        """Raises `LayoutError` if the data has no codes of the tracks that `name` needs."""
-        for source in (self._data, self._validation):
-            missing = [] if source is None else [t for t in tracks if t not in source.layout.tracks]
-            if missing:
-                raise LayoutError(
-                    f"the {name} needs codes of {', '.join(missing)}; {self._data.root} holds {self._data.layout}. "
-                    "Prepare them with a codec that has these streams."
-                )
+    def check_layout(self, layout: TokenLayout, name: str, auxiliary: Sequence[str] = ()) -> TokenLayout:
+        """Checks that the data have the streams that a part needs, and all streams of auxiliary tracks.
+
+        Returns:
+            The layout of both together.
+
+        Raises:
+            LayoutError: With every reason why they do not.
+        """
+        reasons = []
+        for source in filter(None, (self._data, self._validation)):
+            where = f"data of {source.root}"
+            reasons += layout_reasons(name, layout, where, source.layout)
+            reasons += prompt_reasons(self.conditioner, where, source.layout)
+            missing = [track for track in auxiliary if track not in source.layout.tracks]
+            reasons += [f"tracks: the {name} learns to predict {t}; the {where} have {source.layout}" for t in missing]
+        if reasons:
+            listed = "\n".join(f"- {reason}" for reason in dict.fromkeys(reasons))
+            raise LayoutError(f"the prepared codes do not fit:\n{listed}\nPrepare them with the codec of this recipe.")
+        beside = self._data.layout.select(auxiliary).streams
+        return TokenLayout(layout.frame_rate, (*layout.streams, *beside))
 
     def batch(self, step: int) -> SongBatch:
         """Songs for one step."""

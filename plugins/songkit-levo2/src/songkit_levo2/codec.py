@@ -51,6 +51,10 @@ class MusicCodec(Codec):
         """Vocal and accompaniment; `decode` makes `mix` instead when it is given the mixed stream alone."""
         return ("vocal", "accompaniment")
 
+    def decodes(self, layout: TokenLayout) -> tuple[str, ...]:
+        """Returns the tracks of a layout; the mixed stream is decoded when it is alone."""
+        return ("mix",) if layout.tracks == ("mix",) else super().decodes(layout)
+
     @torch.no_grad()
     def encode(self, audio: Audio) -> Codes:
         """Turns the tracks that are there, [B, C, T], into ids [B, K, F]; channels are averaged.

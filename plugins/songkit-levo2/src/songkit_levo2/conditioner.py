@@ -20,7 +20,7 @@ from songkit.errors import RequestError
 from songkit.interfaces import Conditioner
 from songkit.phonemes import unsingable
 from songkit.request import SongRequest
-from songkit.types import TIERS, Alignment, Codes, Conditions
+from songkit.types import TIERS, TRACKS, Alignment, Codes, Conditions, Stream, TokenLayout
 from songkit_levo2.configs import LeLMConditionerConfig
 from songkit_levo2.layers import Stack
 from songkit_levo2.tape import SYMBOLS, alignment_of, cursor_of, tape_of
@@ -44,6 +44,8 @@ class LeLMConditioner(Conditioner):
     def __init__(self, config: LeLMConditionerConfig) -> None:
         super().__init__()
         self.config, self.width = config, config.width
+        streams = tuple(Stream(track, 0, config.codebook_size) for track in TRACKS)
+        self.prompts_layout = TokenLayout(config.frame_rate, streams)
         self.symbol = nn.Embedding(len(SYMBOLS), config.width)
         self.stress = nn.Embedding(3, config.width)
         self.word_start = nn.Embedding(2, config.width)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from songkit.decoding import run_songs
+from songkit.decoding import run_songs, song_rows
 from songkit.interfaces import Backbone, Sampling, Tokenizer, TrackRefiner
-from songkit.patterns import apply_delays
+from songkit.patterns import delayed
 from songkit.sampling import draw, guide, penalise
+from songkit.stream_planner import start_alike
 from songkit.types import Codes, Conditions, Plan, Stream, TokenLayout
 from songkit_levo2.configs import TrackLMConfig
-from songkit_levo2.planner import pair_rows, start_alike
 
 __all__ = ["TrackLM", "build"]
 
@@ -60,7 +60,7 @@ class TrackLM(TrackRefiner):
         """Runs teacher-forced; `logits` [B, 2, F, V] of vocal and accompaniment."""
         delay, prefix = self.config.delay, conditions.prefix.shape[1]
         ids = codes.select(_TRACKS).ids
-        steps = apply_delays(ids, [delay] * 2, self.empty)  # [B, 2, S]
+        steps = delayed([delay] * 2).apply(ids, self.empty)  # [B, 2, S]
         x = self.embeds[0](steps[:, 0]) + self.embeds[1](steps[:, 1])
         source = functional.pad(plan.hidden[:, prefix:], (0, 0, 0, delay))  # [B, S, D]
         ended = torch.arange(source.shape[1], device=x.device) > codes.lengths[:, None]
@@ -110,7 +110,7 @@ class _Song:
         self.refiner, self.seed, self.sampling = refiner, seed, sampling
         guided = sampling.guidance != 1.0 and plan.hidden_null is not None
         self.guidance = sampling.guidance if guided else 1.0
-        self.rows, self.mask = pair_rows(conditions, index, self.guidance)
+        self.rows, self.mask = song_rows(conditions, index, self.guidance)
         self.frames = int(plan.codes.lengths[index])
         self.ids: list[list[int]] = []
         self.step = 0
