@@ -7,15 +7,14 @@ ignores misspelt hooks; `installed_plugins` therefore walks the entry points its
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
 import re
 import sys
-from functools import cached_property
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pluggy
 
@@ -30,6 +29,8 @@ CORE = "songkit"
 
 PREFIX = "songkit-"
 """Begins the name of every plugin's distribution."""
+
+_NO_EXTRA = frozenset({""})
 
 HOOKS = tuple(name for name in vars(specifications) if name.startswith("songkit_"))
 
@@ -51,14 +52,14 @@ class PluginRecord:
     failure: BaseException | None = None
     """What loading it raised; then it has no components and no recipes."""
 
-    @cached_property
+    @functools.cached_property
     def error(self) -> BaseException | None:
         """Why it cannot be used: requirements that are not met, or else what loading it raised.
 
         Requirements are compared with what is installed when this is first asked for, because pip can leave a broken
         set behind, and because comparing all of them would slow every command.
         """
-        unmet = list(dict.fromkeys(_unmet(self.requires, frozenset({""}), set())))
+        unmet = list(dict.fromkeys(problem for text in self.requires for problem in _unmet(text)))
         if not unmet:
             return self.failure
         error = PluginError(f"{'; '.join(unmet)}. Install what it needs, or another version of {self.distribution}.")
@@ -79,11 +80,10 @@ def installed_plugins(wanted: set[str]) -> list[PluginRecord]:
 
 def record_of(record: PluginRecord, module: object) -> PluginRecord:
     """Returns a record with what an imported plugin offers, or with what is wrong with it as `failure`."""
-    manager = pluggy.PluginManager("songkit")
-    manager.add_hookspecs(specifications)
+    manager = _manager()
     try:
+        _refuse_misspelt(module)
         manager.register(module, name=record.name)
-        _refuse_misspelt(manager, module)
         components = [component for part in manager.hook.songkit_components() for component in part]
         recipes = [Path(folder) for folder in manager.hook.songkit_recipes()]
         _check_offers(manager, components, recipes)
@@ -91,6 +91,9 @@ def record_of(record: PluginRecord, module: object) -> PluginRecord:
         raise
     except BaseException as error:  # kept in the record: the others load, and using this one raises it
         return dataclasses.replace(record, failure=error)
+    finally:
+        if manager.is_registered(module):
+            manager.unregister(module)
     return dataclasses.replace(record, components=tuple(components), recipes=next(iter(recipes), None))
 
 
@@ -128,14 +131,21 @@ def described(error: BaseException) -> str:
 # --- entry points --------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def _manager() -> pluggy.PluginManager:
+    """Returns what calls hooks. It holds one plugin at a time; making it anew for each would take most of the time."""
+    manager = pluggy.PluginManager("songkit")
+    manager.add_hookspecs(specifications)
+    return manager
+
+
 def _load(point: EntryPoint) -> PluginRecord:
-    try:
-        metadata: Any = point.dist.metadata if point.dist else {}  # parsed anew by every access
-        name, version = re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), str(metadata["Version"])
-        requires = tuple(metadata.get_all("Requires-Dist") or ())
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        damaged = PluginError(f"its metadata cannot be read ({described(error)}). Reinstall its distribution.")
+    metadata = _metadata(point.dist) if point.dist else {}
+    if not metadata.keys() >= {"Name", "Version"}:
+        damaged = PluginError("its metadata has no name or no version. Reinstall its distribution.")
         return PluginRecord(point.name, f"distribution of {point.value}", "", failure=damaged)
+    name, version = re.sub(r"[-_.]+", "-", metadata["Name"][0]).lower(), metadata["Version"][0]
+    requires = tuple(metadata.get("Requires-Dist", ()))
     record = PluginRecord(point.name, name, version, requires=requires)
     expected = CORE if name == CORE else name.removeprefix(PREFIX)
     if point.name != expected or not (name == CORE or name.startswith(PREFIX)):
@@ -160,51 +170,70 @@ def _namespace_advice(name: str, expected: str) -> str:
     return f"Rename the distribution to begin with '{PREFIX}'."
 
 
-def _unmet(requires: tuple[str, ...], extras: frozenset[str], seen: set[tuple[str, str]]) -> list[str]:
-    """Returns what is wrong with requirements that hold under some extras; `""` is no extra."""
-    if not requires:
-        return []
+def _metadata(found: Distribution) -> dict[str, list[str]]:
+    """Returns the headers of a distribution's metadata; much quicker than its `metadata`, which parses all of it."""
+    headers: dict[str, list[str]] = {}
+    try:
+        text = found.read_text("METADATA") or found.read_text("PKG-INFO") or ""
+    except UnicodeDecodeError:
+        text = ""  # damaged: it has no name, which is what is told
+    for line in text.splitlines():
+        if not line:
+            break  # the description follows
+        key, separator, value = line.partition(": ")
+        if separator:
+            headers.setdefault(key, []).append(value)
+    return headers
+
+
+@functools.cache
+def _unmet(text: str, extras: frozenset[str] = _NO_EXTRA) -> tuple[str, ...]:
+    """Returns what is wrong with one requirement, and with those of the extras that it names.
+
+    Args:
+        text: A `Requires-Dist`.
+        extras: The extras that were asked for, where the requirement is one of an extra; they lead no further.
+    """
     from packaging.requirements import InvalidRequirement, Requirement  # slow to import, and seldom needed
 
+    try:
+        needed = Requirement(text)
+    except InvalidRequirement:
+        return (f"its requirement '{text}' cannot be read",)
+    if needed.marker and not any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+        return ()
+    asked = f"{needed.name}{needed.specifier}"
+    try:
+        metadata = _metadata(distribution(needed.name))
+    except PackageNotFoundError:
+        return (f"it needs {asked}, which is not installed",)
+    version = metadata.get("Version", ["unknown"])[0]
     problems = []
-    for text in requires:
-        try:
-            needed = Requirement(text)
-        except InvalidRequirement:
-            problems.append(f"its requirement '{text}' cannot be read")
-            continue
-        if needed.marker and not any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-            continue
-        asked = f"{needed.name}{needed.specifier}"
-        try:
-            found = distribution(needed.name)
-            version = found.metadata["Version"]
-        except PackageNotFoundError:
-            problems.append(f"it needs {asked}, which is not installed")
-            continue
-        if not needed.specifier.contains(version, prereleases=True):
-            problems.append(f"it needs {asked}, but {needed.name} {version} is installed")
-        new = frozenset(extra for extra in needed.extras if (needed.name, extra) not in seen)
-        seen.update((needed.name, extra) for extra in new)
-        if new:
-            of_extras = tuple(line for line in found.requires or () if "extra" in line)
-            problems += _unmet(of_extras, new, seen)
-    return problems
+    if needed.specifier and not needed.specifier.contains(version, prereleases=True):
+        problems.append(f"it needs {asked}, but {needed.name} {version} is installed")
+    if needed.extras and extras == _NO_EXTRA:
+        of_extras = [line for line in metadata.get("Requires-Dist", ()) if "extra" in line]
+        problems += [problem for line in of_extras for problem in _unmet(line, frozenset(needed.extras))]
+    return tuple(problems)
 
 
 # --- declarations --------------------------------------------------------------------------------------------
 
 
-def _refuse_misspelt(manager: pluggy.PluginManager, module: object) -> None:
+def _refuse_misspelt(module: object) -> None:
     """Refuses hooks that would never be called: of unknown names, or without the decorator."""
-    faults = []
+    faults, hooks = [], 0
     for name in dir(module):
-        is_hook = manager.parse_hookimpl_opts(module, name) is not None
+        function = getattr(module, name, None)
+        if not inspect.isfunction(function):
+            continue
+        is_hook = hasattr(function, "songkit_impl")  # what pluggy's decorator leaves
+        hooks += is_hook
         if is_hook and name not in HOOKS:
             faults.append(f"unknown hook '{name}'.{did_you_mean(name, HOOKS)}")
-        if not is_hook and name.startswith("songkit_") and inspect.isfunction(getattr(module, name)):
+        if not is_hook and name.startswith("songkit_"):
             faults.append(f"'{name}' would never be called: put @hookimpl above it.{did_you_mean(name, HOOKS)}")
-    if not faults and not any(manager.parse_hookimpl_opts(module, name) for name in HOOKS):
+    if not hooks and not faults:
         faults.append("it has no hook, so it offers nothing.")
     if faults:
         raise PluginError(f"{' '.join(faults)} The hooks are {', '.join(HOOKS)}.")

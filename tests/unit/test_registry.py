@@ -39,7 +39,7 @@ def install(tmp_path, monkeypatch):
         info.mkdir()
         needs = "".join(f"Requires-Dist: {text}\n" for text in requires)
         written = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n{needs}"
-        (info / "METADATA").write_text(written if metadata is None else metadata)
+        (info / "METADATA").write_text(written if metadata is None else metadata, errors="surrogateescape")
         entry = entry or distribution.removeprefix("songkit-")
         (info / "entry_points.txt").write_text(f"[songkit]\n{entry} = {module}\n")
 
@@ -102,12 +102,12 @@ def test_the_users_interrupt_is_not_kept_as_an_error(install):
         Registry.discover()
 
 
-@pytest.mark.parametrize("metadata", ["", "Metadata-Version: 2.1\n"])
+@pytest.mark.parametrize("metadata", ["", "Metadata-Version: 2.1\n", "Name: songkit-broken\nVersion: \udcff\n"])
 def test_damaged_metadata_stops_nothing(install, metadata):
     install("songkit-broken", metadata=metadata)
     install("songkit-zeta")
     assert Registry.discover().get("codec", "zeta/thing")
-    assert "its metadata cannot be read" in str(record("broken").error)
+    assert "its metadata has no name or no version" in str(record("broken").error)
 
 
 @pytest.mark.parametrize(
