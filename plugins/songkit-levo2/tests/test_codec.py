@@ -9,6 +9,7 @@ import torch
 from songkit.errors import LayoutError
 from songkit.types import TRACKS, Alignment, Audio, Note, Span
 from songkit_levo2.codec import MusicCodec
+from songkit_levo2.layers import LogPitch
 from songkit_levo2.plugin import songkit_components
 from songkit_levo2.semantic import Quantizer
 from songkit_levo2.tasks import PITCH_OFFSET, frame_labels
@@ -126,6 +127,30 @@ def test_a_quantizer_learns_clusters_and_gradients_pass_through() -> None:
     out.features.sum().backward()
     assert features.grad is not None
     assert float(features.grad.abs().sum()) > 0
+
+
+def test_the_warm_up_passes_noise_and_then_quantizes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    quantizer = Quantizer(8, size=16, dim=4, warmup=2, noise=0.5).train()
+    x = torch.randn(2, 10, 8, generator=generator)
+    first, second, third = (quantizer(x, generator) for _ in range(3))
+    assert not torch.equal(first.features, second.features)  # the noise is drawn anew
+    assert first.commitment == 0
+    assert third.commitment > 0
+    found = quantizer.codes[third.ids.flatten()]
+    assert torch.allclose(found.norm(dim=-1), torch.ones(20)), "codes are on the unit sphere"
+
+
+@pytest.mark.parametrize("pitch", [45, 60, 72, 90])
+def test_a_tone_is_strongest_in_its_own_semitone_however_loud(pitch: int) -> None:
+    bands = LogPitch(RATE, 4096, FRAME, low=33, high=96)
+    seconds = torch.arange(RATE, dtype=torch.float64) / RATE
+    tone = (0.5 * torch.sin(2 * torch.pi * 440 * 2 ** ((pitch - 69) / 12) * seconds)).float()[None]
+    loud, faint = bands(tone)[0, 5:-5], bands(0.5 * tone)[0, 5:-5]
+    assert (loud.argmax(-1) == pitch - 33).all()
+    assert (faint.argmax(-1) == pitch - 33).all()
+    assert loud.mean().abs() < 1e-5
+    assert faint.mean().abs() < 1e-5
 
 
 def test_frame_labels_say_what_sounds_when() -> None:

@@ -128,9 +128,7 @@ class _Layer(nn.Module):
         q, k, v = self._project(x, rotation)
         if keep is not None:
             keep[0][:, :, : k.shape[2]], keep[1][:, :, : v.shape[2]] = k, v
-        # Plain products: on CPU the fused attention kernel has a slow backward for such lengths.
-        weights = torch.softmax(q @ k.transpose(-1, -2) + bias, -1)
-        return self._rest(x, (weights @ v).transpose(1, 2).flatten(2))
+        return self._rest(x, _attend(q, k, v, bias).transpose(1, 2).flatten(2))
 
     def step(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], live: list[tuple[int, int, _KeyValues]], index: int
@@ -153,6 +151,24 @@ class _Layer(nn.Module):
         x = x + functional.dropout(self.proj(attended), self.dropout, self.training)
         gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
         return x + functional.dropout(self.down(functional.silu(gate) * up), self.dropout, self.training)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Causal attention [B, H, S, D / H] under a bias [B, 1, S, S] that hides the future.
+
+    Plain products: on CPU the fused kernel has a slow backward for such lengths. A block of queries leaves out the
+    keys that come after it, which all of its rows would hide: about half of the work for long sequences.
+    """
+    steps, out = q.shape[2], []
+    for first in range(0, steps, _BLOCK):
+        last = min(first + _BLOCK, steps)
+        scores = q[:, :, first:last] @ k[:, :, :last].transpose(-1, -2) + bias[:, :, first:last, :last]
+        out.append(torch.softmax(scores, -1) @ v[:, :, :last])
+    return torch.cat(out, 2)
+
+
+_BLOCK = 160
+"""Queries that attend together: 700 steps take 45 to 55 ms in blocks of 120 to 350, 74 ms in one (one core)."""
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

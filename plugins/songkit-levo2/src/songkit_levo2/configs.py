@@ -65,6 +65,11 @@ class SemanticConfig:
     """Window of the mel spectrogram that the encoder sees, in samples (LeVo: 2048 at 24 kHz); the hop is the VAE's."""
     mels: int = 80
     """Mel bands that the encoder sees (LeVo: 128)."""
+    pitch_n_fft: int = 4096
+    """Window of a second spectrogram at token rate, with a band for each semitone, in samples: a mel band holds several
+    semitones where voices sing. 0 is none (as LeVo)."""
+    pitch_range: list[int] = field(default_factory=lambda: [33, 96])
+    """First and last MIDI pitch of that spectrogram."""
     dims: list[int] = field(default_factory=lambda: [128, 320])
     """Widths of the encoder at mel rate and at token rate."""
     depths: list[int] = field(default_factory=lambda: [2, 5])
@@ -76,8 +81,11 @@ class SemanticConfig:
     """Ids of each stream."""
     codebook_dim: int = 16
     """Width of the l2-normalised space in which the nearest code is found (LeVo: 32)."""
-    warmup: int = 150
-    """Batches of each track in which training leaves features unquantized."""
+    warmup: int = 400
+    """Batches of each track in which training leaves features unquantized, with noise in place of quantization."""
+    warmup_noise: float = 0.15
+    """Standard deviation of that noise, for each of `codebook_dim` values on the unit sphere. A channel of
+    d values carries d/2 log2(1 + 1/(d noise^2)) bits: 12, those of 4096 codes, at .185 for d = 16."""
     feature_depth: int = 3
     """Blocks behind the quantizer that make the features for the diffusion."""
     teachers: dict[str, int] = field(default_factory=lambda: {"phone": 56, "pitch": 40, "chord": 25})
@@ -151,9 +159,9 @@ class TrainTokensConfig:
     """Length of a crop."""
     commitment: float = 0.5
     """Weight of the distance between features and codes."""
-    teacher_weights: dict[str, float] = field(default_factory=lambda: {"phone": 0.3, "pitch": 0.2, "chord": 0.1})
+    teacher_weights: dict[str, float] = field(default_factory=lambda: {"phone": 0.5, "pitch": 0.3, "chord": 0.2})
     """Weight of each teacher's cross-entropy beside the mel distance."""
-    track_shares: dict[str, float] = field(default_factory=lambda: {"vocal": 0.4, "accompaniment": 0.25, "mix": 0.35})
+    track_shares: dict[str, float] = field(default_factory=lambda: {"vocal": 0.45, "accompaniment": 0.25, "mix": 0.3})
     """How often each track is drawn."""
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ConvNeXt", "LogMel", "Stack", "mel_filters"]
+__all__ = ["ConvNeXt", "LogMel", "LogPitch", "Stack", "mel_filters", "pitch_filters"]
 
 
 def mel_filters(n_fft: int, n_mels: int, sample_rate: int) -> Tensor:
@@ -21,25 +21,54 @@ def mel_filters(n_fft: int, n_mels: int, sample_rate: int) -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0.0).float()
 
 
-class LogMel(nn.Module):
-    """Waveform [B, T] to log-mel [B, T / hop, n_mels], about zero mean and unit range for music at -20 dBFS."""
+def pitch_filters(n_fft: int, low: int, high: int, sample_rate: int) -> Tensor:
+    """Returns triangular filters [n_fft / 2 + 1, high - low + 1], one for each semitone of a range of MIDI pitches."""
+    hertz = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
+    pitch = 69 + 12 * torch.log2(hertz.clamp(min=1.0) / 440)
+    # A semitone that is narrower than two bins takes the bins nearest to it.
+    reach = (12 / math.log(2) * 2 * sample_rate / n_fft / hertz.clamp(min=1.0)).clamp(min=1.0)
+    return (1 - (pitch - torch.arange(low, high + 1)).abs() / reach).clamp(min=0.0).float()
 
-    def __init__(self, *, sample_rate: int, n_fft: int, hop: int, n_mels: int) -> None:
+
+class _LogBands(nn.Module):
+    """Waveform [B, T] to the logarithm of bands of its magnitude spectrum [B, T / hop, bands]."""
+
+    def __init__(self, filters: Tensor, n_fft: int, hop: int) -> None:
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
         self.filters: Tensor
         self.window: Tensor
-        self.register_buffer("filters", mel_filters(n_fft, n_mels, sample_rate), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     @torch.no_grad()
     def forward(self, wave: Tensor) -> Tensor:
-        """Returns log-mel frames; T must be a multiple of the hop."""
+        """Returns frames, about zero mean and unit range for music at -20 dBFS; T must be a multiple of the hop."""
         pad = (self.n_fft - self.hop) // 2  # so that T samples give exactly T / hop frames
         wave = functional.pad(wave.float(), (pad, pad))
         spectrum = torch.stft(wave, self.n_fft, self.hop, window=self.window, center=False, return_complex=True)
-        mel = spectrum.abs().transpose(1, 2) @ self.filters
-        return (torch.log(mel + 1e-3) + 2.5) / 2.5
+        bands = spectrum.abs().transpose(1, 2) @ self.filters
+        return (torch.log(bands + 1e-3) + 2.5) / 2.5
+
+
+class LogMel(_LogBands):
+    """Waveform [B, T] to log-mel [B, T / hop, n_mels]."""
+
+    def __init__(self, *, sample_rate: int, n_fft: int, hop: int, n_mels: int) -> None:
+        super().__init__(mel_filters(n_fft, n_mels, sample_rate), n_fft, hop)
+
+
+class LogPitch(_LogBands):
+    """Waveform [B, T] to the logarithm of its semitones [B, T / hop, high - low + 1], less each frame's mean."""
+
+    def __init__(self, sample_rate: int, n_fft: int, hop: int, *, low: int, high: int) -> None:
+        super().__init__(pitch_filters(n_fft, low, high, sample_rate), n_fft, hop)
+
+    @torch.no_grad()
+    def forward(self, wave: Tensor) -> Tensor:
+        """Returns frames, in which loudness plays no part; T must be a multiple of the hop."""
+        bands = super().forward(wave)
+        return bands - bands.mean(-1, keepdim=True)
 
 
 class ConvNeXt(nn.Module):

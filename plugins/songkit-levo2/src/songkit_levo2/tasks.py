@@ -183,9 +183,12 @@ class TrainTokens(_CropTask):
             "commitment": self.config.commitment * quantized.commitment,
         }
         for name, labels in batch.labels.items():
-            values = logits[name].float().transpose(1, 2)
-            losses[name] = self.config.teacher_weights[name] * functional.cross_entropy(values, labels)
+            values, before = (found[name].float().transpose(1, 2) for found in logits)
+            weight = self.config.teacher_weights[name]
+            losses[name] = weight * functional.cross_entropy(values, labels)
+            losses[f"{name}_before"] = weight * functional.cross_entropy(before, labels)
             heard = labels > 0
+            losses[f"_{name}_accuracy_before"] = ((before.argmax(1) == labels) & heard).sum() / heard.sum().clamp(min=1)
             losses[f"_{name}_accuracy"] = ((values.argmax(1) == labels) & heard).sum() / heard.sum().clamp(min=1)
         losses["_codes"] = torch.tensor(float(quantized.ids.unique().numel()))
         return losses

@@ -20,6 +20,6 @@ def songkit_components() -> list[Component]:
             example=SynthSongsConfig(
                 songs=2, seconds_min=8.0, seconds_max=16.0, sample_rate=24000, channels=1, tracks=["vocal"]
             ),
-            revision=1,
+            revision=2,
         )
     ]
