@@ -57,7 +57,11 @@ songkit recipes ls
 songkit recipes show mini/song --origins
 songkit recipes diff levo2/mini/planner levo2/mini/refiner
 songkit recipes validate my-recipe.yaml""",
-    "plugins": "songkit plugins list\nsongkit plugins show levo2/music-codec",
+    "plugins": """\
+songkit plugins list
+songkit plugins show levo2/music-codec
+songkit plugins new --kind codec my-codec
+songkit plugins check levo2/music-codec""",
 }
 """What a reader may copy, by command."""
 

@@ -225,7 +225,7 @@ def _refuse_misspelt(module: object) -> None:
     faults, hooks = [], 0
     for name in dir(module):
         function = getattr(module, name, None)
-        if not inspect.isfunction(function):
+        if not (inspect.isfunction(function) or inspect.ismethod(function)):
             continue
         is_hook = hasattr(function, "songkit_impl")  # what pluggy's decorator leaves
         hooks += is_hook

@@ -26,7 +26,7 @@ COMMANDS = {
     "prepare": "write a recipe's songs to disk, as audio or tokens",
     "evaluate": "measure generated songs",
     "recipes": "list, show and validate recipes",
-    "plugins": "list and show plugins and their components",
+    "plugins": "list, show, check and start plugins",
 }
 """Every command with what it does; `songkit.cli.<command>` is its module."""
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = command.run(args) if command else 0
         sys.stdout.flush()
     except SongkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -49,6 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush complains
         return 0
     return status
+
+
+def _printable(text: str) -> str:
+    """Returns a message in which what a file or an argument says cannot steer the terminal or hide."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode() for letter in text
+    )
 
 
 class _Parser(argparse.ArgumentParser):

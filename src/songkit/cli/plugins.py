@@ -1,17 +1,23 @@
-"""`songkit plugins`: what is installed, and what each component can be told."""
+"""`songkit plugins`: what is installed, what each component can be told, whether it keeps its promises; a new one."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import traceback
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from songkit._declared import options
+from songkit._discovery import described
 from songkit.errors import PluginError, did_you_mean
 from songkit.plugin import KINDS
 from songkit.registry import Entry, PluginRecord, Registry
+
+if TYPE_CHECKING:
+    from songkit.testing import Check
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,20 +27,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list plugins and components", description="List what is installed.")
     listing.add_argument("--kind", help=f"components of one kind: {', '.join(KINDS)}")
-    listing.add_argument("--json", action="store_true", help="print JSON")
     show = actions.add_parser("show", help="show a component", description="Show a component and its options.")
     show.add_argument("id", metavar="ID", help="such as levo2/music-codec")
     show.add_argument("--kind", help="which one, where several kinds share the id")
-    show.add_argument("--json", action="store_true", help="print JSON")
+    check = actions.add_parser(
+        "check",
+        help="check components",
+        description="Check whether components obey the laws of their kinds; the exit status is 1 if one does not.",
+    )
+    check.add_argument(
+        "names", metavar="NAME", nargs="+", help="a plugin (levo2), a component (levo2/music-codec) or a .py file"
+    )
+    new = actions.add_parser(
+        "new", help="start a plugin", description="Write a package with one small component, which works as it is."
+    )
+    new.add_argument("name", metavar="NAME", help="kebab-case; the distribution is called songkit-NAME")
+    new.add_argument("--kind", required=True, help="what to start with, such as codec")
+    new.add_argument("--out", metavar="DIR", help="folder to write (default: songkit-NAME)")
+    for action in (listing, show, check, new):
+        action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Lists or shows."""
-    if args.kind is not None and args.kind not in KINDS:
-        hint = did_you_mean(args.kind, KINDS)
-        raise PluginError(f"unknown kind '{args.kind}'.{hint} Kinds: {', '.join(KINDS)}.")
-    registry = Registry.discover()
-    return _list(registry, args) if args.action == "list" else _show(registry, args)
+    """Lists, shows, checks or writes."""
+    kind = getattr(args, "kind", None)
+    if kind is not None and kind not in KINDS:
+        raise PluginError(f"unknown kind '{kind}'.{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
+    return {"list": _list, "show": _show, "check": _check, "new": _new}[args.action](Registry.discover(), args)
 
 
 def _list(registry: Registry, args: argparse.Namespace) -> int:
@@ -50,7 +69,7 @@ def _list(registry: Registry, args: argparse.Namespace) -> int:
     _table([("PLUGIN", "DISTRIBUTION", "VERSION", "COMPONENTS"), *loaded])
     for record in registry.plugins:
         if record.error is not None:
-            print(f"\n{record.name} is broken: {_error_text(record)}")
+            print(f"\n{record.name} is broken: {described(record.error)}")
     return 0
 
 
@@ -73,11 +92,88 @@ def _show(registry: Registry, args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(registry: Registry, args: argparse.Namespace) -> int:
+    found = [entry for name in args.names for entry in _named(registry, name)]
+    entries = {(entry.component.kind, entry.id): entry for entry in found}
+    from songkit.testing import checks_for  # the first import of torch, after every mistake that needs none
+
+    rows = []
+    for entry in entries.values():
+        for check in checks_for(entry):
+            rows.append(_result(check))
+            if not args.json:
+                print(f"{rows[-1]['status']:7}  {check.kind} {check.component}  {check.name}", flush=True)
+                for line in rows[-1]["reason"].splitlines():
+                    print(f"         {line}")
+    counts = {status: [row["status"] for row in rows].count(status) for status in ("passed", "failed", "skipped")}
+    if args.json:
+        print(json.dumps({**counts, "checks": rows}, indent=2))
+    else:
+        print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    return 1 if counts["failed"] else 0
+
+
+def _named(registry: Registry, name: str) -> list[Entry]:
+    """Returns the components of a plugin or of a python file, or those of one id."""
+    if name.endswith(".py"):
+        return Registry([]).with_local(Path(name).resolve()).list()
+    for record in registry.plugins:
+        if record.name == name.split("/")[0] and record.error is not None:
+            raise PluginError(f"'{name}' cannot be checked: its plugin is broken: {described(record.error)}")
+    entries = [entry for entry in registry.list() if name in (entry.id, entry.plugin.name)]
+    if not entries and name not in [record.name for record in registry.plugins]:
+        known = [entry.id for entry in registry.list()] if "/" in name else [record.name for record in registry.plugins]
+        hint = did_you_mean(name, known)
+        raise PluginError(f"'{name}' is not installed.{hint} `songkit plugins list` lists what is.")
+    return entries
+
+
+def _result(check: Check) -> dict[str, str]:
+    """Runs a check; whatever it raises is its result."""
+    status, reason = "skipped", check.skip
+    if not check.skip:
+        status = "passed"
+        try:
+            check()
+        except Exception as error:
+            status, reason = "failed", f"{_failure(error)}\nwhat has to hold: {check.law}"
+    row = {"kind": check.kind, "component": check.component, "check": check.name}
+    return {**row, "status": status, "reason": reason}
+
+
+def _failure(error: Exception) -> str:
+    """Returns what a check found, or where in the component an error came from."""
+    told = described(error).removeprefix("CheckFailed: ")
+    if type(error).__name__ == "CheckFailed" or error.__traceback__ is None:
+        return told
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{told} ({frame.filename}:{frame.lineno})"
+
+
+def _new(registry: Registry, args: argparse.Namespace) -> int:
+    from songkit.scaffold import write_plugin
+
+    for record in registry.plugins:
+        if record.name == args.name:
+            raise PluginError(
+                f"a plugin '{args.name}' is installed already ({record.distribution} {record.version}). "
+                "Choose another name."
+            )
+    folder = Path(args.out) if args.out else Path(f"songkit-{args.name}")
+    files = write_plugin(args.kind, args.name, folder)
+    if args.json:
+        print(json.dumps({"id": f"{args.name}/{args.kind}", "files": [str(path) for path in files]}, indent=2))
+        return 0
+    print("\n".join(str(path) for path in files))
+    print(f"\nNext: pip install -e {folder}, then songkit plugins check {args.name}")
+    return 0
+
+
 def _raise_unknown(registry: Registry, name: str) -> None:
     for record in registry.plugins:
         if record.error is not None and record.name == name.split("/")[0]:
             raise PluginError(
-                f"'{name}' cannot be shown: its plugin is broken: {_error_text(record)}"
+                f"'{name}' cannot be shown: its plugin is broken: {described(record.error)}"
             ) from record.error
     hint = did_you_mean(name, [entry.id for entry in registry.list()])
     raise PluginError(f"unknown component '{name}'.{hint} `songkit plugins list` lists what is installed.")
@@ -93,7 +189,7 @@ def _plugin_row(record: PluginRecord) -> dict[str, Any]:
         "distribution": record.distribution,
         "version": record.version,
         "recipes": str(record.recipes) if record.recipes else None,
-        "error": _error_text(record) if record.error else None,
+        "error": described(record.error) if record.error else None,
     }
 
 
@@ -110,12 +206,6 @@ def _entry_row(entry: Entry) -> dict[str, Any]:
         "distribution": entry.plugin.distribution,
         "version": entry.plugin.version,
     }
-
-
-def _error_text(record: PluginRecord) -> str:
-    return (
-        str(record.error) if isinstance(record.error, PluginError) else f"{type(record.error).__name__}: {record.error}"
-    )
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:

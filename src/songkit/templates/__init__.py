@@ -1,0 +1,1 @@
+"""What the program writes for its users. `songkit.scaffold` reads the files here; nothing imports them."""

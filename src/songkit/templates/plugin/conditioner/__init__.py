@@ -1,0 +1,1 @@
+"""A conditioner to start from."""

@@ -1,0 +1,1 @@
+"""A metric to start from."""

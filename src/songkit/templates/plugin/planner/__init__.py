@@ -1,0 +1,1 @@
+"""A planner to start from."""

@@ -1,0 +1,1 @@
+"""A refiner to start from."""
