@@ -23,9 +23,9 @@ from songkit.testing.subject import Subject
 __all__ = ["LAWS", "TAGS", "Check", "CheckFailed", "Law", "checks_for", "law", "require"]
 
 TAGS: Mapping[str, str] = {
-    "needs-files": "the example names files that only its author has; what builds it is skipped unless an example "
-    "is given",
-    "slow": "a check takes more than ten seconds; under pytest they carry the marker `slow`",
+    "needs-files": "the example names files that are not there; the checks that build it are skipped unless they are "
+    "given another example",
+    "slow": "using it takes long; under pytest the checks that build it carry the marker `slow`",
 }
 """The tags of `Component.tags` that the kit knows."""
 
@@ -116,7 +116,8 @@ def checks_for(component: Entry | Component, *, example: Any = None) -> list[Che
 
     Args:
         component: From a registry; a bare `Component` is taken as the only one of a plugin `local`.
-        example: A config to build instead of the declared example, such as one with files that are there.
+        example: A config to build instead of the declared example, such as one with files that are there; or a
+            function that returns it, called by the first check that needs it.
     """
     if isinstance(component, Component):
         component = Entry(component, PluginRecord("local", "local", "", components=(component,)))

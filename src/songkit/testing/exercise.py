@@ -11,6 +11,7 @@ from torch import Tensor
 
 from songkit.interfaces import Sampling
 from songkit.testing import samples
+from songkit.testing.judging import judge
 from songkit.types import Conditions, Plan
 
 __all__ = ["EXERCISES", "exercise", "steps_of"]
@@ -71,7 +72,7 @@ def _planner(built: Any, device: str) -> dict[str, Tensor]:
 def _refiner(built: Any, device: str) -> dict[str, Tensor]:
     width = getattr(built, "width", built.source_width)
     made = on(samples.conditions(width, frames=12, null=True), device)
-    plan = on(samples.plan(built.source, built.source_width, made), device)
+    plan = on(samples.plan(built.source, built.source_pattern, built.source_width, made), device)
     codes = on(samples.codes(built.layout), device)
     with torch.no_grad():
         taught = built(plan, codes, made)
@@ -80,8 +81,6 @@ def _refiner(built: Any, device: str) -> dict[str, Tensor]:
 
 
 def _metric(built: Any, device: str) -> dict[str, Tensor]:
-    from songkit.testing.metrics import judge
-
     judge(built, range(2))
     return dict(built.compute())
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from songkit.interfaces import Tokenizer
+from songkit.patterns import Pattern
 from songkit.request import SongRequest
 from songkit.types import (
     TRACKS,
@@ -24,14 +25,10 @@ from songkit.types import (
     Section,
     Song,
     Span,
-    Stream,
     TokenLayout,
 )
 
-__all__ = ["LAYOUT", "audio", "codes", "conditions", "listened", "plan", "requests", "song", "without"]
-
-LAYOUT = TokenLayout(25.0, tuple(Stream(track, 0, 32) for track in TRACKS))
-"""Of the kit's own models."""
+__all__ = ["audio", "codes", "conditions", "listened", "plan", "requests", "song", "without"]
 
 _LINES = (("golden river", "carry me"), ("lonely mountain", "call my name"), ("paper lantern", "burn all night"))
 _SECONDS = (3.0, 3.6, 2.7)
@@ -147,17 +144,15 @@ def conditions(
     return made
 
 
-def plan(layout: TokenLayout, width: int, made: Conditions, lengths: Sequence[int] = (12, 9), *, seed: int = 0) -> Plan:
-    """Returns a random plan over the positions of conditions; its steps are the empty one and the frames."""
-    rng = np.random.default_rng(seed + 17)
-    count, steps = len(lengths), max(lengths) + 1
-    counted = torch.arange(steps) <= torch.tensor(lengths)[:, None]
-    mask = torch.cat([made.mask, counted], 1)
-    hidden = _normal(rng, count, mask.shape[1], width) * mask[:, :, None]
-    out = Plan(codes(layout, lengths, seed=seed), hidden, mask)
+def plan(layout: TokenLayout, pattern: Pattern, width: int, made: Conditions, lengths: Sequence[int] = (12, 9)) -> Plan:
+    """Returns a random plan over the positions of conditions and the steps of a pattern."""
+    rng = np.random.default_rng(17)
+    counted = torch.arange(pattern.steps(max(lengths))) < torch.tensor([pattern.steps(n) for n in lengths])[:, None]
+    out = Plan(codes(layout, lengths), *_states(rng, torch.cat([made.mask, counted], 1), width))
     if made.null is not None:
-        out.mask_null = torch.cat([made.null.mask, counted], 1)
-        out.hidden_null = _normal(rng, count, out.mask_null.shape[1], width) * out.mask_null[:, :, None]
+        shorter = made.mask.shape[1] - made.null.mask.shape[1]
+        mask = torch.cat([torch.nn.functional.pad(made.null.mask, (shorter, 0)), counted], 1)
+        out.hidden_null, out.mask_null = _states(rng, mask, width)
     return out
 
 
@@ -194,6 +189,10 @@ def _phones(lines: Sequence[Span]) -> tuple[Span, ...]:
         step = (line.end - line.start) / len(symbols)
         spans += [Span(p.symbol, line.start + i * step, line.start + (i + 1) * step) for i, p in enumerate(symbols)]
     return tuple(spans)
+
+
+def _states(rng: np.random.Generator, mask: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    return _normal(rng, *mask.shape, width) * mask[:, :, None], mask
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> Tensor:

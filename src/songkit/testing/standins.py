@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from songkit.components.configs import TransformerConfig
 from songkit.interfaces import Codec, Conditioner, Tokenizer
 from songkit.plugin import Component
 from songkit.request import SongRequest
-from songkit.testing.samples import LAYOUT, song
-from songkit.types import TRACKS, Alignment, Audio, Codes, Conditions, Song, Span, TokenLayout, Track
+from songkit.testing.samples import song
+from songkit.types import TRACKS, Alignment, Audio, Codes, Conditions, Song, Span, Stream, TokenLayout, Track
 
 __all__ = [
     "ModelConfig",
@@ -34,8 +34,24 @@ class ModelConfig:
 
     width: int = 16
     """Of conditions and hidden states."""
-    layout: TokenLayout = LAYOUT
-    """The codec's; the planner plans its streams of the mix, the refiner refines them into the others."""
+    frame_rate: float = 25.0
+    """Frames per second."""
+    sizes: dict[str, list[int]] = field(default_factory=lambda: {track: [32] for track in TRACKS})
+    """Ids of each level of each track; the planner plans those of the mix, the refiner refines them into the others."""
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The streams of all tracks."""
+        streams = (Stream(t, level, size) for t, sizes in self.sizes.items() for level, size in enumerate(sizes))
+        return TokenLayout(self.frame_rate, tuple(streams))
+
+    @classmethod
+    def of(cls, width: int, layout: TokenLayout) -> ModelConfig:
+        """Returns the config of a model of a width and layout; stems stand in where there is the mix alone."""
+        sizes = {track: [s.size for s in layout.select([track]).streams] for track in layout.tracks}
+        if layout.tracks == TRACKS[:1]:
+            sizes |= {track: sizes["mix"] for track in TRACKS[1:]}
+        return cls(width=width, frame_rate=layout.frame_rate, sizes=sizes)
 
 
 @dataclass(kw_only=True)
@@ -46,7 +62,7 @@ class SongsConfig:
     """How many."""
     sample_rate: int = 8000
     """Samples per second."""
-    tracks: tuple[str, ...] = TRACKS
+    tracks: list[str] = field(default_factory=lambda: list(TRACKS))
     """Which tracks they have."""
 
 
@@ -60,8 +76,8 @@ def stand_in(kind: str) -> Component | None:
         "codec": f"{__name__}:TinyCodec",
         "tokenizer": f"{__name__}:TinyCodec",
         "conditioner": f"{__name__}:TinyConditioner",
-        "planner": "songkit.testing.language:TinyPlanner",
-        "refiner": "songkit.testing.language:TinyRefiner",
+        "planner": "songkit.testing.tiny_language:TinyPlanner",
+        "refiner": "songkit.testing.tiny_language:TinyRefiner",
         "source": f"{__name__}:TinySongs",
     }
     if kind not in classes:
@@ -93,8 +109,8 @@ class TinyCodec(Codec):
         rows = []
         for stream in layout.streams:
             power = audio.tracks[stream.track].mean(1).square() * inside  # [B, T]
-            frame = (torch.arange(power.shape[1], device=power.device) / step).long()
-            summed = power.new_zeros(len(power), int(lengths.max())).index_add(1, frame[: power.shape[1]], power)
+            frame = (torch.arange(power.shape[1], device=power.device) / step).long().clamp(max=int(lengths.max()) - 1)
+            summed = power.new_zeros(len(power), int(lengths.max())).index_add(1, frame, power)
             level = torch.tanh(self.gain * (summed / step).sqrt())
             rows.append((level * stream.size).long().clamp(max=stream.size - 1))
         ids = torch.stack(rows, 1)

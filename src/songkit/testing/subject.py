@@ -17,7 +17,6 @@ from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.testing.exercise import exercise
 from songkit.testing.guard import guarded, process_state
 from songkit.testing.standins import ModelConfig, SongsConfig, TokenisedSongs, stand_in
-from songkit.types import TRACKS, TokenLayout
 
 __all__ = ["Subject"]
 
@@ -29,7 +28,12 @@ class Subject:
     """A component, and what the checks need to try it."""
 
     def __init__(self, entry: Entry, example: Any) -> None:
-        self.entry, self.component, self.example = entry, entry.component, example
+        self.entry, self.component, self._example = entry, entry.component, example
+
+    @cached_property
+    def example(self) -> Any:
+        """The config that is built."""
+        return self._example() if callable(self._example) else self._example
 
     @property
     def kind(self) -> str:
@@ -122,7 +126,7 @@ class Subject:
                 continue
             parts[role] = build(self._child(role, (self.component,), fits))
             if role == "planner":
-                fits = ModelConfig(width=parts[role].width, layout=_with_stems(parts[role].layout))
+                fits = ModelConfig.of(parts[role].width, parts[role].layout)
         if "data" in wanted:
             tokenizer = parts.get("codec") or parts.get("tokenizer") or build(self._child("codec", (), fits))
             parts["data"] = TokenisedSongs(SongsConfig(sample_rate=tokenizer.sample_rate), tokenizer)
@@ -134,13 +138,6 @@ class Subject:
 def _part(field: dataclasses.Field[Any]) -> str:
     """Returns the kind of the part that a config's field holds; empty if it is a plain option."""
     return str(field.metadata.get("ref") or field.metadata.get("refs") or "")
-
-
-def _with_stems(planned: TokenLayout) -> TokenLayout:
-    """Returns a codec's layout that holds what is planned, and stems with as many levels and ids."""
-    stems = [dataclasses.replace(stream, track=track) for track in TRACKS[1:] for stream in planned.streams]
-    streams = dict.fromkeys([*planned.streams, *stems]) if planned.tracks == TRACKS[:1] else planned.streams
-    return TokenLayout(planned.frame_rate, tuple(streams))
 
 
 def _keywords(factory: Callable[..., Any]) -> set[str]:

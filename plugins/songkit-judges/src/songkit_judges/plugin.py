@@ -18,6 +18,7 @@ def songkit_components() -> list[Component]:
             config=PhonemeErrorsConfig,
             factory="songkit_judges.words:PhonemeErrorsMetric",
             example=PhonemeErrorsConfig(replicates=100),
+            tags=frozenset({"slow"}),
         ),
         Component(
             kind="metric",

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from songkit.interfaces.metric import SongMetric
 from songkit.testing import samples
 from songkit.testing.checks import law, require
+from songkit.testing.judging import heard, judge, update
 from songkit.testing.subject import Subject
-from songkit.types import TRACKS, Audio, Song
+from songkit.types import TRACKS
 
-__all__ = ["judge"]
+__all__: list[str] = []
 
-_RATE = 16_000
 _NEEDS = (*TRACKS, "lyrics", "description", "alignment", "reference")
-
-
-def judge(metric: SongMetric, numbers: Iterable[int], *, bare: bool = False) -> SongMetric:
-    """Has a metric judge songs one by one; `bare` ones hold nothing but what the metric needs."""
-    for number in numbers:
-        _update(metric, [number], bare=bare)
-    return metric
 
 
 @law("info", "metric")
@@ -78,7 +68,7 @@ def merged(subject: Subject) -> None:
 def batch(subject: Subject) -> None:
     """Songs that are judged together, padded to one length, get the same as one by one."""
     together = subject.build()
-    _update(together, [0, 1])
+    update(together, [0, 1])
     _same(judge(subject.build(), [0, 1]).compute(), together.compute(), "when two songs come in one batch")
 
 
@@ -113,35 +103,11 @@ def per_song(subject: Subject) -> None:
 def inputs_kept(subject: Subject) -> None:
     """Judging leaves the audio as it was: other metrics read it as well."""
     metric = subject.build()
-    audio, songs, reference = _heard(metric, [0, 1], bare=False)
+    audio, songs, reference = heard(metric, [0, 1], bare=False)
     before = copy.deepcopy(audio)
     metric.update(audio, songs, reference)
     for name, track in before.tracks.items():
         require(torch.equal(track, audio.tracks[name]), f"the {name} track was changed in place")
-
-
-def _update(metric: SongMetric, numbers: list[int], *, bare: bool = False) -> None:
-    metric.update(*_heard(metric, numbers, bare=bare))
-
-
-def _heard(metric: SongMetric, numbers: list[int], *, bare: bool) -> tuple[Audio, list[Song], Audio | None]:
-    songs = [samples.song(number, sample_rate=_RATE) for number in numbers]
-    told = metric.info.needs
-    wanted = [track for track in TRACKS if not bare or track in told] or list(TRACKS)
-    audio = _batched(songs, wanted)
-    reference = _batched(songs, wanted) if "reference" in told else None
-    return audio, [samples.without(song, told) for song in songs] if bare else songs, reference
-
-
-def _batched(songs: list[Song], tracks: list[str]) -> Audio:
-    lengths = [songs[i].tracks["mix"].samples for i in range(len(songs))]
-    made: dict[str, Tensor] = {}
-    for name in tracks:
-        rows = np.zeros((len(songs), 1, max(lengths)), np.float32)
-        for row, song in zip(rows, songs, strict=True):
-            row[:, : song.tracks[name].samples] = song.tracks[name].read()
-        made[name] = torch.from_numpy(rows)
-    return Audio(made, torch.tensor(lengths), _RATE)
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor], when: str) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
-from songkit.decoding import run_songs
+from songkit.decoding import run_songs, song_rows
 from songkit.interfaces import Planner, Sampling, TrackRefiner
 from songkit.sampling import draw, guide, penalise
 from songkit.testing.standins import ModelConfig
@@ -50,14 +50,7 @@ class _Song:
 
     def __init__(self, tower: _Tower, conditions: Conditions, index: int, seed: int, sampling: Sampling) -> None:
         self.tower, self.seed, self.sampling = tower, seed, sampling
-        branches = [conditions]
-        if sampling.guidance != 1 and conditions.null is not None:
-            branches.append(conditions.null)
-        rows = [branch.prefix[index][branch.mask[index]] for branch in branches]
-        longest = max(map(len, rows))
-        self.prefix = torch.stack([functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        counted = torch.tensor([len(row) for row in rows], device=self.prefix.device)
-        self.mask = torch.arange(longest, device=self.prefix.device) >= longest - counted[:, None]
+        self.prefix, self.mask = song_rows(conditions, index, sampling.guidance)
         self.ids: list[list[int]] = []
         self.states: list[Tensor] = []
         self.finished = False
