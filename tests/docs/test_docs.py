@@ -32,7 +32,7 @@ def test_generated_pages_are_up_to_date() -> None:
 def test_every_component_and_command_has_a_heading() -> None:
     components = (DOCS / "reference" / "components.md").read_text(encoding="utf-8")
     commands = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
-    ours = {"songkit", "levo2", "mini", "synth", "judges"}
+    ours = {"songkit", "levo2", "mini", "synth", "judges", "planners"}
     ids = [entry.id for entry in REGISTRY.list() if entry.plugin.name in ours]
 
     assert len(ids) > 10
@@ -55,8 +55,8 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     code = "\n".join(block for _, block in FENCE.findall(text))
 
     links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link]
-    used = re.findall(r"\buse: ((?:songkit|levo2|mini|synth|judges)/[\w-]+)", code)
-    named = re.findall(r"`((?:songkit|levo2|mini|synth|judges)/[\w/-]+)`", text)
+    used = re.findall(r"\buse: ((?:songkit|levo2|mini|synth|judges|planners)/[\w-]+)", code)
+    named = re.findall(r"`((?:songkit|levo2|mini|synth|judges|planners)/[\w/-]+)`", text)
     run = re.findall(r"^songkit ([\w-]+)", code, re.MULTILINE)
     files = re.findall(r"\b(?:examples|requirements|benchmarks)/[\w.-]+", text)
 
