@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from songkit.atomic import write_atomically
 from songkit.errors import CheckpointError
 
-__all__ = ["load_state", "load_weights", "read_metadata", "save_state", "save_weights"]
+__all__ = ["fill", "load_state", "load_weights", "read_metadata", "save_state", "save_weights"]
 
 _log = logging.getLogger(__name__)
 _KEPT_STATES = 2
@@ -93,10 +93,24 @@ def load_weights(
         raise _damaged(path, str(error)) from error
     if _digest(tensors, metadata) != digest:
         raise _damaged(path, "its content does not match the SHA-256 it carries")
-    tensors = _unpacked(tensors)
+    fill(path, _unpacked(tensors), module, strict=strict)
+    return metadata
+
+
+def fill(path: Path, tensors: Mapping[str, Tensor], module: nn.Module, *, strict: bool = True) -> None:
+    """Copies tensors into a module, or refuses them all.
+
+    Args:
+        path: Where they come from, for messages.
+        tensors: By name.
+        module: The module to fill; untouched when an error is raised.
+        strict: Whether a missing or an unexpected tensor is an error; a wrong shape always is one.
+
+    Raises:
+        CheckpointError: If the tensors do not fit; the message lists how.
+    """
     _check_fit(path, tensors, module, strict)
     module.load_state_dict(tensors, strict=strict)
-    return metadata
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
