@@ -30,11 +30,11 @@ class PieceCodec(Codec):
         self.pieces = nn.Parameter(0.1 * torch.randn(config.codes, config.frame))
 
     def encode(self, audio: Audio) -> Codes:
-        """Finds the nearest piece of every frame; what lies behind a song's end is taken for silence."""
+        """Finds the nearest piece of every frame."""
         layout = self.layout.select(audio.tracks)
         lengths = -(-audio.lengths // self.frame)
         frames = int(lengths.max())
-        rows = [self._nearest(audio.tracks[stream.track], audio.lengths, frames) for stream in layout.streams]
+        rows = [self._nearest(audio.tracks[stream.track], frames) for stream in layout.streams]
         beyond = torch.arange(frames, device=lengths.device) >= lengths[:, None]
         return Codes(torch.stack(rows, 1).masked_fill(beyond[:, None], 0), lengths, layout)
 
@@ -52,10 +52,8 @@ class PieceCodec(Codec):
                 progress(float(samples.sum()) * (number + 1) / self.sample_rate)
         return Audio(tracks, samples, self.sample_rate)
 
-    def _nearest(self, track: Tensor, samples: Tensor, frames: int) -> Tensor:
-        """Returns ids [B, F] of a track [B, C, T]."""
-        wave = track.mean(1)
-        wave = wave * (torch.arange(wave.shape[1], device=wave.device) < samples[:, None])
-        wave = functional.pad(wave, (0, frames * self.frame - wave.shape[1]))  # cuts where that is negative
+    def _nearest(self, track: Tensor, frames: int) -> Tensor:
+        """Returns ids [B, F] of a track [B, C, T]; behind a song's end it is zero."""
+        wave = functional.pad(track.mean(1), (0, frames * self.frame - track.shape[2]))  # cuts where that is negative
         pieces = wave.unflatten(1, (frames, self.frame))
         return (self.pieces.square().sum(1) - 2 * pieces @ self.pieces.T).argmin(-1)

@@ -29,19 +29,17 @@ class RandomProjectionTokenizer(Tokenizer):
         self.register_buffer("codebook", functional.normalize(torch.randn(config.codes, config.dim), dim=1))
 
     def encode(self, audio: Audio) -> Codes:
-        """Tokenizes every frame; what lies behind a song's end is taken for silence."""
+        """Finds the entry of every frame."""
         layout = self.layout.select(audio.tracks)
         lengths = -(-audio.lengths // self.frame)
         frames = int(lengths.max())
-        rows = [self._tokens(audio.tracks[stream.track], audio.lengths, frames) for stream in layout.streams]
+        rows = [self._tokens(audio.tracks[stream.track], frames) for stream in layout.streams]
         beyond = torch.arange(frames, device=lengths.device) >= lengths[:, None]
         return Codes(torch.stack(rows, 1).masked_fill(beyond[:, None], 0), lengths, layout)
 
-    def _tokens(self, track: Tensor, samples: Tensor, frames: int) -> Tensor:
-        """Returns ids [B, F] of a track [B, C, T]."""
-        wave = track.mean(1)
-        wave = wave * (torch.arange(wave.shape[1], device=wave.device) < samples[:, None])
-        wave = functional.pad(wave, (0, frames * self.frame - wave.shape[1]))  # cuts where that is negative
+    def _tokens(self, track: Tensor, frames: int) -> Tensor:
+        """Returns ids [B, F] of a track [B, C, T]; behind a song's end it is zero."""
+        wave = functional.pad(track.mean(1), (0, frames * self.frame - track.shape[2]))  # cuts where that is negative
         spectra = torch.fft.rfft(wave.unflatten(1, (frames, self.frame))).abs()  # [B, F, frame / 2 + 1]
         projected = torch.log1p(spectra) @ self.get_buffer("projection")
         return (projected @ self.get_buffer("codebook").T).argmax(-1)
