@@ -9,7 +9,8 @@ JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c requirements/constraints.txt
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
-PLUGINS := $(patsubst %/pyproject.toml,-e ./%,$(wildcard plugins/*/pyproject.toml))
+# songkit-dac needs a package whose requirements cannot be met beside the others': see requirements/dac.txt.
+PLUGINS := $(patsubst %/pyproject.toml,-e ./%,$(filter-out plugins/songkit-dac/%,$(wildcard plugins/*/pyproject.toml)))
 # A song's folder is named by the id in its lyrics, or by their file.
 NAME := $(or $(shell sed -n 's/^id: *//p' $(LYRICS) | head -n 1),$(basename $(notdir $(LYRICS))))
 SONG := $(SONGS)/$(NAME)
@@ -30,11 +31,12 @@ help:
 
 setup: .venv/setup.stamp
 
-.venv/setup.stamp: $(PROJECTS) requirements/constraints.txt
+.venv/setup.stamp: $(PROJECTS) requirements/constraints.txt requirements/dac.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "songkit needs Python 3.11 or newer, and this is %s: make PYTHON=python3.11 ..." % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo 'Installing songkit and its plugins into .venv (a few minutes the first time) ...'
 	@$(PIP) -e '.[english]' $(PLUGINS)
+	@$(PIP) --no-deps -r requirements/dac.txt -e ./plugins/songkit-dac
 	@touch $@
 
 .venv/dev.stamp: .venv/setup.stamp

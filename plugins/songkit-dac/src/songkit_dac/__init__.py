@@ -1,0 +1,1 @@
+"""Descript Audio Codec for songkit."""

@@ -1,0 +1,1 @@
+"""EnCodec for songkit."""
