@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,17 +35,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         install(Path(folder), args.plugins)
         env = {**os.environ, "PYTHONPATH": folder}
-        bare = median([sys.executable, "-c", "pass"], env, args.runs)
         rows, seconds = [], {}
         for words in COMMANDS:
             heavy = imports(words, env, args.plugins)
             name = f"songkit {' '.join(words)}"
             seconds[name] = median([sys.executable, "-m", "songkit", *words], env, args.runs)
-            rows.append([name, f"{seconds[name]:.3f}", ", ".join(heavy) or "none"])
-    rows.append(["python -c pass", f"{bare:.3f}", "none"])
+            rows.append([name, *(f"{value:.3f}" for value in seconds[name]), ", ".join(heavy) or "none"])
+        bare = median([sys.executable, "-c", "pass"], env, args.runs)
+        rows.append(["python -c pass", *(f"{value:.3f}" for value in bare), "none"])
     finish(
         f"Start-up with {args.plugins} more plugins",
-        ["command", "seconds (median)", f"of {', '.join(HEAVY)} imported"],
+        ["command", "seconds", "of them computing", f"of {', '.join(HEAVY)} imported"],
         rows,
         out=args.out,
         runs=args.runs,
@@ -86,14 +87,16 @@ print(*[name for name in {HEAVY} if name in sys.modules])
     return done.stdout.split()
 
 
-def median(command: list[str], env: dict[str, str], runs: int) -> float:
-    """Returns the median time of a command in seconds, in fresh processes, after one that is not counted."""
-    seconds = []
+def median(command: list[str], env: dict[str, str], runs: int) -> tuple[float, float]:
+    """Returns the median time and processor time of a command in seconds, after one process that is not counted."""
+    seconds, computing = [], []
     for _ in range(runs + 1):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, env=env, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+        computing.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(seconds[1:]), statistics.median(computing[1:])
 
 
 if __name__ == "__main__":

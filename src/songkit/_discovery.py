@@ -22,7 +22,7 @@ from songkit import plugin as specifications
 from songkit.errors import PluginError, did_you_mean
 from songkit.plugin import KINDS, Component
 
-__all__ = ["CORE", "PluginRecord", "described", "import_file", "installed_plugins", "record_of"]
+__all__ = ["CORE", "PluginRecord", "described", "import_file", "installed_plugins", "record_of", "unmet_requirements"]
 
 CORE = "songkit"
 """Namespace of the core's own components."""
@@ -47,8 +47,6 @@ class PluginRecord:
     components: tuple[Component, ...] = ()
     recipes: Path | None = None
     """Folder of the recipes that it ships."""
-    requires: tuple[str, ...] = ()
-    """What its distribution says it needs, one `Requires-Dist` each."""
     failure: BaseException | None = None
     """What loading it raised; then it has no components and no recipes."""
 
@@ -56,13 +54,12 @@ class PluginRecord:
     def error(self) -> BaseException | None:
         """Why it cannot be used: requirements that are not met, or else what loading it raised.
 
-        Requirements are compared with what is installed when this is first asked for, because pip can leave a broken
-        set behind, and because comparing all of them would slow every command.
+        Found out when first asked for, because comparing the requirements of all plugins would slow every command.
         """
-        unmet = list(dict.fromkeys(problem for text in self.requires for problem in _unmet(text)))
+        unmet = unmet_requirements(self.distribution)
         if not unmet:
             return self.failure
-        error = PluginError(f"{'; '.join(unmet)}. Install what it needs, or another version of {self.distribution}.")
+        error = PluginError(f"{unmet} Install what it needs, or another version of {self.distribution}.")
         error.__cause__ = self.failure
         return error
 
@@ -76,6 +73,19 @@ def installed_plugins(wanted: set[str]) -> list[PluginRecord]:
         missing = PluginError(f"SONGKIT_PLUGINS names '{name}', which is not installed.{hint}")
         records.append(PluginRecord(name, f"{PREFIX}{name}", "", failure=missing))
     return records
+
+
+def unmet_requirements(name: str) -> str:
+    """Returns which requirements of a distribution what is installed does not meet, in a sentence; empty if it does.
+
+    pip checks them when it installs, and can leave a broken set behind later. What is no distribution needs nothing.
+    """
+    try:
+        requires = _metadata(distribution(name)).get("Requires-Dist", ())
+    except PackageNotFoundError:
+        return ""
+    problems = list(dict.fromkeys(problem for text in requires for problem in _unmet(text)))
+    return f"{'; '.join(problems)}." if problems else ""
 
 
 def record_of(record: PluginRecord, module: object) -> PluginRecord:
@@ -145,8 +155,7 @@ def _load(point: EntryPoint) -> PluginRecord:
         damaged = PluginError("its metadata has no name or no version. Reinstall its distribution.")
         return PluginRecord(point.name, f"distribution of {point.value}", "", failure=damaged)
     name, version = re.sub(r"[-_.]+", "-", metadata["Name"][0]).lower(), metadata["Version"][0]
-    requires = tuple(metadata.get("Requires-Dist", ()))
-    record = PluginRecord(point.name, name, version, requires=requires)
+    record = PluginRecord(point.name, name, version)
     expected = CORE if name == CORE else name.removeprefix(PREFIX)
     if point.name != expected or not (name == CORE or name.startswith(PREFIX)):
         owner = CORE if point.name == CORE else f"{PREFIX}{point.name}"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from songkit._discovery import unmet_requirements
 from songkit._typed import Typing
-from songkit._yaml import MISSING, Item, children, describe
+from songkit._yaml import MISSING, Item, children, describe, shortened
 from songkit.errors import PluginError
 from songkit.registry import Registry
 
@@ -44,8 +45,14 @@ class Node:
         """Imports the component's code and returns what makes it of a config and its parts.
 
         Raises:
-            PluginError: If it cannot be imported.
+            PluginError: If it cannot be imported, or its distribution needs what is not installed.
         """
+        unmet = unmet_requirements(self.distribution)
+        if unmet:
+            raise PluginError(
+                f"{self.kind} '{self.id}' cannot be built: {unmet} Install what it needs, or another version of "
+                f"{self.distribution}."
+            )
         module, _, attribute = self.factory.partition(":")
         try:
             factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
@@ -73,7 +80,7 @@ class Structure(Typing):
             self.report(item, path, self._needed(kind))
             return None
         try:
-            entry = self.registry.get(kind, use.value)
+            entry = self.registry.get(kind, shortened(use.value))
         except PluginError as error:
             self.report(use, f"{path}.use" if use is not item else path, str(error))
             return None

@@ -85,12 +85,12 @@ class Registry:
                 or what keeps its plugin from loading.
         """
         found = self._by_id.get((kind, name))
-        namespace = name.split("/")[0]
-        for record in [found.plugin] if found else [record for record in self.plugins if record.name == namespace]:
-            if record.error is not None:
-                raise PluginError(f"{kind} '{name}' cannot be used: {_broken(record)}") from record.error
         if found is not None:
             return found
+        namespace = name.split("/")[0]
+        for record in self.plugins:
+            if record.name == namespace and record.failure is not None:
+                raise PluginError(f"{kind} '{name}' cannot be used: {_broken(record)}") from record.error
         other = [entry.component.kind for entry in self.list() if entry.id == name]
         if other:
             message = f"'{name}' is a {' and a '.join(other)}, not a {kind}."
