@@ -13,12 +13,14 @@ from torch import Tensor
 from songkit.interfaces import Planner, Sampling, TrackRefiner
 from songkit.patterns import Pattern, parallel
 from songkit.testing import samples
+from songkit.testing.lively import lively
 from songkit.testing.subject import Subject
 from songkit.types import Codes, Conditions, Plan, TokenLayout
 
-__all__ = ["GREEDY", "HOT", "Given", "Tower"]
+__all__ = ["GREEDY", "HOT", "PLAIN", "Given", "Tower"]
 
 GREEDY = Sampling(temperature=0.0, top_k=0, guidance=1.0, repetition_window=0)
+PLAIN = Sampling(temperature=1.0, top_k=0, guidance=1.0, repetition_window=0)
 HOT = Sampling(temperature=3.0, top_k=0, guidance=1.0, repetition_window=0)
 """Nearly every id is as likely as any other, the end of song included."""
 
@@ -38,7 +40,7 @@ class Tower:
     """A planner or a refiner."""
 
     def __init__(self, subject: Subject) -> None:
-        self.built: Any = subject.build()
+        self.built: Any = lively(subject.build())
         self.plans = isinstance(self.built, Planner)
         self.layout: TokenLayout = self.built.layout
         self.pattern: Pattern = getattr(self.built, "pattern", parallel(len(self.layout)))

@@ -7,6 +7,7 @@ import torch
 from songkit.interfaces import Backbone
 from songkit.testing import samples
 from songkit.testing.checks import law, require
+from songkit.testing.lively import lively
 from songkit.testing.subject import Subject
 
 __all__: list[str] = []
@@ -19,7 +20,7 @@ CLOSE = 1e-4
 @law("shapes", "backbone")
 def shapes(subject: Subject) -> None:
     """Sequences [B, S, D] give states [B, S, D], all finite, where padding stands as well."""
-    built: Backbone = subject.build()
+    built: Backbone = lively(subject.build())
     made = samples.conditions(built.width, (STEPS, 4))
     with torch.no_grad():
         states = built(made.prefix, made.mask)
@@ -30,7 +31,7 @@ def shapes(subject: Subject) -> None:
 @law("causal", "backbone")
 def causal(subject: Subject) -> None:
     """A state depends on its own and earlier positions only."""
-    built: Backbone = subject.build()
+    built: Backbone = lively(subject.build())
     made = samples.conditions(built.width, (STEPS, STEPS))
     other = made.prefix.clone()
     other[:, 5:] = other[:, 5:].flip(0) + 1
@@ -44,7 +45,7 @@ def causal(subject: Subject) -> None:
 @law("padding", "backbone")
 def padding(subject: Subject) -> None:
     """Positions that do not count change no state of those that do."""
-    built: Backbone = subject.build()
+    built: Backbone = lively(subject.build())
     made = samples.conditions(built.width, (STEPS, 4))
     filled = torch.where(made.mask[:, :, None], made.prefix, 3.0)
     with torch.no_grad():
@@ -56,7 +57,7 @@ def padding(subject: Subject) -> None:
 @law("cached", "backbone")
 def cached(subject: Subject) -> None:
     """`start` and then `step` give the states that `forward` gives for the whole sequence."""
-    built: Backbone = subject.build()
+    built: Backbone = lively(subject.build())
     made = samples.conditions(built.width, (STEPS, 6))
     with torch.no_grad():
         whole = built(made.prefix, made.mask)
@@ -69,7 +70,7 @@ def cached(subject: Subject) -> None:
 @law("own-states", "backbone")
 def own_states(subject: Subject) -> None:
     """A song's states are the same to the last bit, whichever songs are in its block."""
-    built: Backbone = subject.build()
+    built: Backbone = lively(subject.build())
     results = []
     for others in ((), (1,), (1, 2)):
         caches, rows = [], torch.zeros(4, built.width)

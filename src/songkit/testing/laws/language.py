@@ -10,7 +10,7 @@ from songkit.interfaces import TrackRefiner
 from songkit.testing import samples
 from songkit.testing.checks import law, require
 from songkit.testing.subject import Subject
-from songkit.testing.towers import GREEDY, HOT, Given, Tower
+from songkit.testing.towers import GREEDY, HOT, PLAIN, Given, Tower
 from songkit.types import Codes, Stream
 
 __all__: list[str] = []
@@ -142,8 +142,8 @@ def guidance(subject: Subject) -> None:
     tower = Tower(subject)
     given = tower.given(null=True)
     plain = _without_null(given)
-    free, _ = tower.draw(plain, HOT, [1, 2])
-    one, _ = tower.draw(given, HOT, [1, 2])
+    free, _ = tower.draw(plain, PLAIN, [1, 2])
+    one, _ = tower.draw(given, PLAIN, [1, 2])
     require(torch.equal(free.ids, one.ids), "with a null branch and guidance 1 other ids are drawn than without")
     like = _without_null(given)
     like.conditions.null = plain.conditions
@@ -204,8 +204,8 @@ def seeds(subject: Subject) -> None:
 def max_frames(subject: Subject) -> None:
     """No song is longer than `max_frames`, and one that is shorter has ended by itself."""
     tower = Tower(subject)
-    for most in (1, 6):
-        codes, plan = tower.draw(tower.given((6, 6, 6)), HOT, [1, 2, 3], max_frames=most)
+    for most in (1, 64):
+        codes, plan = tower.draw(tower.given((most,) * 4, tape=1), HOT, [1, 2, 3, 4], max_frames=most)
         found = codes.lengths.tolist()
         require(max(found) <= most, f"songs have {found} frames; max_frames is {most}")
         finished = None if plan is None or plan.finished is None else plan.finished.tolist()
