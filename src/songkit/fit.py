@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +89,7 @@ def check_decodes(codec: Codec, planner: Planner, refiner: TrackRefiner | None) 
 def layout_reasons(part: str, layout: TokenLayout, whole: str, offered: TokenLayout) -> list[str]:
     """Returns every reason why a part's streams are not all among those that are offered."""
     reasons = []
-    if layout.frame_rate != offered.frame_rate:
+    if not math.isclose(layout.frame_rate, offered.frame_rate, rel_tol=1e-6):  # some are written as decimals
         reasons.append(
             f"frame rate: the {part} has {layout.frame_rate:g} frames a second, the {whole} {offered.frame_rate:g}"
         )
