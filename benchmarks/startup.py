@@ -34,7 +34,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         install(Path(folder), args.plugins)
-        env = {**os.environ, "PYTHONPATH": folder}
+        # Compiled files are kept, as in every installation; here, because an editable one may lie in a clean checkout.
+        env = {**os.environ, "PYTHONPATH": folder, "PYTHONPYCACHEPREFIX": f"{folder}/cache"}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         rows, seconds = [], {}
         for words in COMMANDS:
             heavy = imports(words, env, args.plugins)
