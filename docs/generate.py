@@ -17,7 +17,7 @@ from songkit.registry import Entry, Registry
 
 REFERENCE = Path(__file__).parent / "reference"
 
-PLUGINS = ("songkit", "levo2", "mini", "synth", "judges", "planners")
+PLUGINS = ("songkit", "levo2", "mini", "synth", "judges", "planners", "encodec", "dac")
 """The plugins of this repository, by namespace; others that happen to be installed have no place in its docs."""
 
 COMPONENTS_HEADER = """\

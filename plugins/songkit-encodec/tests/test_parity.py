@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -220,3 +222,14 @@ def test_a_song_without_frames_is_silence(tiny_48: SegmentedEncodec) -> None:
     made = tiny_48.decode(empty)
     assert made.tracks["mix"].shape == (1, 2, 0)
     assert made.lengths.tolist() == [0]
+
+
+def test_torchaudio_is_left_to_others_as_it_was() -> None:
+    """Where it cannot be loaded, what stands in for it is gone once the package is imported."""
+    code = (
+        "import songkit_encodec.causal, sys\n"
+        "print(type(sys.modules.get('torchaudio')).__name__, sum(name.startswith('torchaudio.') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kind, inside = done.stdout.split()
+    assert kind == "module" or (kind, inside) == ("NoneType", "0")

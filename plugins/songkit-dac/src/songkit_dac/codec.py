@@ -17,11 +17,11 @@ from songkit.imports import import_without
 from songkit.published import PublishedCodec, fold_weight_norm, remove_weight_norm
 from songkit_dac.configs import Dac44Config
 
-# audiotools imports torchaudio and TensorBoard for what is not used here. The torchaudio on PyPI does not load beside a
-# PyTorch for CPUs; TensorBoard is why audiotools asks for an old protobuf, and need not be installed.
+# audiotools imports these for what is not used here. The torchaudio on PyPI does not load beside a PyTorch for CPUs;
+# TensorBoard is why audiotools asks for an old protobuf, and need not be installed; randomname names experiments.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
-    dac = import_without("dac", ["torchaudio", "torch.utils.tensorboard"])
+    dac = import_without("dac", ["torchaudio", "torch.utils.tensorboard", "randomname"])
 
 __all__ = ["DescriptCodec", "build", "extent"]
 
