@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from songkit._yaml import Item, Problems, describe
-from songkit.errors import PluginError
+from songkit.errors import PluginError, shortened
 from songkit.registry import Registry
 
 __all__ = ["with_local_plugins"]
+
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def with_local_plugins(root: Item, registry: Registry, problems: Problems) -> Registry:
@@ -25,7 +27,11 @@ def with_local_plugins(root: Item, registry: Registry, problems: Problems) -> Re
         if not isinstance(file.value, str):
             problems.append((file.place, "plugins", f"expected paths of python files, found {describe(file.value)}."))
             continue
-        path = (file.place.folder / file.value).resolve()
+        try:
+            path = (file.place.folder / file.value).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, a zero
+            problems.append((file.place, "plugins", f"'{shortened(file.value)}' is no path of a python file: {error}."))
+            continue
         reason = _distrust(path, file, root.get("_components"))
         if reason:
             problems.append((file.place, "plugins", f"{path} is not run: {reason}"))
@@ -47,6 +53,8 @@ def _distrust(path: Path, item: Item, components: Item | None) -> str:
         return f"a resolved recipe may come from somebody else. {advice}"
     if any((recipe.parent / name).exists() for name in ("resolved.yaml", "provenance.json")):
         return f"the recipe lies in the folder of a run, which may come from somebody else. {advice}"
-    if path.is_relative_to(recipe.parent) and any(recipe.parent.glob("*.safetensors")):
+    folders = [folder for folder in (recipe.parent, recipe.parent / "weights") if folder.is_dir()]
+    holds_weights = any(file.suffix in _WEIGHTS for folder in folders for file in folder.iterdir())
+    if path.is_relative_to(recipe.parent) and holds_weights:
         return f"it came with the weights in {recipe.parent}. {advice} Or keep weights in a folder of their own."
     return ""

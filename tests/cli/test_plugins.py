@@ -40,7 +40,7 @@ def songkit_components():
 
 @pytest.fixture
 def write(tmp_path):
-    """Returns a function that writes a local plugin whose songs have the given ids."""
+    """Returns a function that writes a local plugin, whose songs have the ids that an expression gives."""
 
     def write(id_, **changes):
         file = tmp_path / "mine.py"
@@ -88,6 +88,18 @@ def test_an_exception_of_the_component_is_told_with_its_line(capsys, write):
     assert status == 1
     assert "ZeroDivisionError: integer division or modulo by zero" in out
     assert f"({file}:23)" in out
+
+
+def test_a_component_that_prints_does_not_spoil_the_json(capsys, write):
+    status, out, err = run(capsys, write("print('I am loud') or f'song-{index}'"), "--json")
+    assert (status, json.loads(out)["failed"]) == (0, 0)
+    assert "I am loud" in err
+
+
+def test_a_component_that_ends_the_process_fails_its_check(capsys, write):
+    status, out, _ = run(capsys, write("exit(0)"))
+    assert status == 1
+    assert "SystemExit: 0" in out
 
 
 def test_what_cannot_be_checked_is_skipped_with_a_reason(capsys):

@@ -70,9 +70,12 @@ def test_a_parent_that_is_resolved_runs_no_file(mine):
         ("resolved.yaml", "lies in the folder of a run"),
         ("provenance.json", "lies in the folder of a run"),
         ("model.safetensors", "it came with the weights in"),
+        ("model.ckpt", "it came with the weights in"),
+        ("weights/model.safetensors", "it came with the weights in"),
     ],
 )
 def test_a_file_that_came_with_weights_is_not_run(mine, beside, told):
+    (mine.parent / beside).parent.mkdir(exist_ok=True)
     (mine.parent / beside).touch()
     message = refused(mine, told)
     assert "recipe.yaml:2:11 (plugins)" in message

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,14 +136,15 @@ def _result(check: Check) -> dict[str, str]:
     if not check.skip:
         status = "passed"
         try:
-            check()
-        except Exception as error:
+            with contextlib.redirect_stdout(sys.stderr):  # what a component prints is no part of the table or the JSON
+                check()
+        except (Exception, SystemExit) as error:
             status, reason = "failed", f"{_failure(error)}\nwhat has to hold: {check.law}"
     row = {"kind": check.kind, "component": check.component, "check": check.name}
     return {**row, "status": status, "reason": reason}
 
 
-def _failure(error: Exception) -> str:
+def _failure(error: BaseException) -> str:
     """Returns what a check found, or where in the component an error came from."""
     told = described(error).removeprefix("CheckFailed: ")
     if type(error).__name__ == "CheckFailed" or error.__traceback__ is None:
