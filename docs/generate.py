@@ -1,4 +1,4 @@
-"""Writes docs/reference/components.md and commands.md from the program; `--check` only tells if they are up to date.
+"""Writes components.md, commands.md and checks.md in docs/reference; `--check` only tells if they are up to date.
 
 Run it in an environment where every plugin of this repository is installed: `python docs/generate.py`.
 """
@@ -14,6 +14,7 @@ from songkit._declared import options
 from songkit.cli import COMMANDS
 from songkit.plugin import KINDS
 from songkit.registry import Entry, Registry
+from songkit.testing import LAWS, TAGS, Law
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -42,6 +43,16 @@ gets one message and exit status 2; see [errors](errors.md).
 
 """
 
+CHECKS_HEADER = """\
+# Checks
+
+<!-- Written by docs/generate.py from the conformance kit; edits here are lost. -->
+
+What `songkit plugins check` and `songkit.testing` try on a component, by its kind; see
+[check a plugin](../how-to/check-a-plugin.md). Every check is run without a network, on the component's `example`.
+
+"""
+
 EXAMPLES = {
     "generate": """\
 songkit generate examples/lyrics.txt --out songs --seed 1
@@ -67,7 +78,7 @@ songkit plugins check levo2/music-codec""",
 
 
 def main() -> int:
-    """Writes or checks both pages; returns the exit status."""
+    """Writes or checks the pages; returns the exit status."""
     registry = Registry.discover()
     broken = [f"{record.name}: {record.error}" for record in registry.plugins if record.error]
     missing = set(PLUGINS) - {record.name for record in registry.plugins}
@@ -89,7 +100,37 @@ def main() -> int:
 
 def pages(registry: Registry) -> dict[str, str]:
     """Returns the text of every generated page by its file name."""
-    return {"components.md": components_page(registry), "commands.md": commands_page()}
+    return {"components.md": components_page(registry), "commands.md": commands_page(), "checks.md": checks_page()}
+
+
+def checks_page() -> str:
+    """Returns the page of all checks of the conformance kit."""
+    parts = [CHECKS_HEADER]
+    groups: dict[str, list[Law]] = {}
+    for law in LAWS:
+        groups.setdefault(_kinds(law), []).append(law)
+    for kinds, laws in groups.items():
+        rows = "".join(f"| `{law.name}` | {cell(law.sentence)} |\n" for law in laws)
+        parts.append(f"## {kinds}\n\n| check | what has to hold |\n| --- | --- |\n{rows}\n")
+    bare = [kind for kind in KINDS if not any(kind in _kinds(law).split() for law in LAWS)]
+    if bare:
+        parts.append(
+            f"The kinds {' and '.join(bare)} have no interface yet, so only what holds for every kind is checked.\n\n"
+        )
+    rows = "".join(f"| `{tag}` | {cell(meaning)} |\n" for tag, meaning in TAGS.items())
+    parts.append(
+        f"## Tags\n\nA component may carry tags that the kit knows:\n\n| tag | meaning |\n| --- | --- |\n{rows}"
+    )
+    return "".join(parts).rstrip() + "\n"
+
+
+def _kinds(law: Law) -> str:
+    """Returns which kinds a law is for, as a heading."""
+    others = [kind for kind in KINDS if not law.holds_for(kind)]
+    if len(others) < 2:
+        return "Every kind" + "".join(f" but {kind}" for kind in others)
+    kinds = [kind for kind in KINDS if law.holds_for(kind)]
+    return " and ".join([", ".join(kinds[:-1]), kinds[-1]]) if len(kinds) > 1 else kinds[0]
 
 
 def commands_page() -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from songkit.interfaces.metric import SongMetric
 from songkit.testing import samples
 from songkit.types import TRACKS, Audio, Song
+
+if TYPE_CHECKING:  # it brings in torchmetrics, which takes seconds
+    from songkit.interfaces.metric import SongMetric
 
 __all__ = ["heard", "judge", "update"]
 
