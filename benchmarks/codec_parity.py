@@ -39,13 +39,13 @@ warnings.filterwarnings("ignore", message=".*weight_norm", category=FutureWarnin
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codecs", nargs="+", default=[*SETTINGS], choices=[*SETTINGS], metavar="ID")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of the audio that is compared (default 4)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="length of the audio that is compared (default 2.5)")
     parser.add_argument("--part", type=float, default=1.0, help="length of the parts that are compared (default 1)")
     parser.add_argument(
         "--memory",
         type=float,
-        default=20.0,
-        help="memory is measured for this and for three times as many seconds (default 20; 0 for not at all)",
+        default=30.0,
+        help="memory is measured for this and for three times as many seconds (default 30; 0 for not at all)",
     )
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--child", nargs=3, metavar=("ID", "SECONDS", "CHUNK"), help=argparse.SUPPRESS)
@@ -87,8 +87,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "encodec/encodec-24khz": [{"bandwidth": bandwidth} for bandwidth in (1.5, 3.0, 6.0, 12.0, 24.0)],
     "encodec/encodec-48khz": [{"bandwidth": bandwidth} for bandwidth in (3.0, 6.0, 12.0, 24.0)],
     "dac/dac-16khz": [{"levels": 0}],
-    "dac/dac-24khz": [{"levels": 0}, {"levels": 8}],
-    "dac/dac-44khz": [{"levels": 0}, {"levels": 4}],
+    "dac/dac-24khz": [{"levels": 0}],
+    "dac/dac-44khz": [{"levels": 0}],
 }
 """Options by codec."""
 

@@ -86,12 +86,12 @@ def test_24_khz_is_the_package_bit_for_bit(
     codec = CausalEncodec(Encodec24Config(bandwidth=bandwidth))
     load_published(path, codec)
     package.set_target_bandwidth(bandwidth)
-    wave = noise(9000, 1)  # no multiple of the hop
+    wave = noise(5000, 1)  # no multiple of the hop
     codes = codec.encode(audio_of(wave, 24000))
     with torch.no_grad():
         [(expected, _)] = package.encode(wave)
         samples = package.decode([(expected, None)])
-    assert codes.ids.shape == (1, levels, math.ceil(9000 / 320))
+    assert codes.ids.shape == (1, levels, math.ceil(5000 / 320))
     assert torch.equal(codes.ids, expected)
     assert len(codes.ids.unique()) > 20
     assert torch.equal(codec.decode(codes).tracks["mix"], samples)
@@ -228,7 +228,8 @@ def test_torchaudio_is_left_to_others_as_it_was() -> None:
     """Where it cannot be loaded, what stands in for it is gone once the package is imported."""
     code = (
         "import songkit_encodec.causal, sys\n"
-        "print(type(sys.modules.get('torchaudio')).__name__, sum(name.startswith('torchaudio.') for name in sys.modules))"
+        "inside = [name for name in sys.modules if name.startswith('torchaudio.')]\n"
+        "print(type(sys.modules.get('torchaudio')).__name__, len(inside))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     kind, inside = done.stdout.split()
