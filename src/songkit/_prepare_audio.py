@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
+from songkit._workers import in_order, worker_pool
 from songkit.components.prepared import FORMAT, offsets
-from songkit.errors import AudioError, OutputError, SongkitError
+from songkit.errors import AudioError, OutputError
 from songkit.types import Song
 
 if TYPE_CHECKING:
@@ -34,7 +29,6 @@ __all__ = ["finish", "progress_bar", "sync", "write_audio", "write_json", "writi
 _log = logging.getLogger(__name__)
 _SYNC_EVERY = 64
 """Songs between fsyncs: what a power cut can cost."""
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 _source: DataSource
 _wanted: dict[str, Any]
@@ -55,13 +49,16 @@ def write_audio(
     """
     root, partial = folder.parent, folder.parent / f".partial-{folder.name}"
     _refuse_other_songs(root, index)
-    with _Journal(partial, tuple(index["tracks"])) as journal, _pool(make_source, index, workers) as pool:
+    with (
+        _Journal(partial, tuple(index["tracks"])) as journal,
+        worker_pool(_start, (make_source, index), workers) as pool,
+    ):
         count = pool.submit(_count).result()
         if journal.songs:
             _log.info("%s: %d of %d songs are there already", root, journal.songs, count)
         with progress_bar("songs", count, journal.songs, progress) as bar:
             began, seconds = time.monotonic(), 0.0
-            for record, tracks in _in_order(pool, range(journal.songs, count), window=2 * workers + 2):
+            for record, tracks in in_order(pool, _song, range(journal.songs, count), window=2 * workers + 2):
                 journal.append(record, tracks)
                 seconds += len(next(iter(tracks.values()))) / index["sample_rate"]
                 bar.set_postfix_str(f"{seconds / (time.monotonic() - began):.1f} x real time", refresh=False)
@@ -194,53 +191,12 @@ def _refuse_other_songs(root: Path, index: dict[str, Any]) -> None:
             _log.warning("%s is left of an interrupted run with other options. Delete it if you need it no more.", path)
 
 
-@contextlib.contextmanager
-def _pool(make_source: Callable[[], DataSource], index: dict[str, Any], workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Starts worker processes, each with one thread; what they inherit is set while they start."""
-    saved = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make_source, index))
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise SongkitError(
-            "a worker process of 'songkit prepare' died (killed, out of memory, or an error while it started, which is "
-            "printed above). Run the same command again: it goes on after the last finished song; fewer --workers need "
-            "less memory."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in saved.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _in_order(pool: ProcessPoolExecutor, indices: range, window: int) -> Iterator[tuple[bytes, dict[str, np.ndarray]]]:
-    """Yields songs by index, with at most `window` in flight so that memory stays bounded."""
-    pending: collections.deque[Future[tuple[bytes, dict[str, np.ndarray]]]] = collections.deque()
-    for index in indices:
-        pending.append(pool.submit(_song, index))
-        if len(pending) >= window:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
 # --- in the worker processes -----------------------------------------------------------------------------------
 
 
 def _start(make_source: Callable[[], DataSource], index: dict[str, Any]) -> None:
     global _source, _wanted
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _source, _wanted = make_source(), index
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # a worker whose parent was killed would wait for work for ever
 
 
 def _count() -> int:

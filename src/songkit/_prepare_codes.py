@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from songkit._prepare_audio import finish, progress_bar, write_json, writing
+from songkit._workers import in_order, worker_pool
 from songkit.components.prepared import FORMAT, PreparedSource, layout_to_json, offsets
 from songkit.errors import LayoutError
 from songkit.interfaces import Tokenizer
@@ -38,15 +39,24 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def write_codes(
-    prepared: PreparedSource, tokenizer: Tokenizer, folder: Path, info: dict[str, Any], *, progress: bool
+    prepared: PreparedSource,
+    tokenizer: Tokenizer,
+    make_tokenizer: Callable[[], Tokenizer],
+    folder: Path,
+    info: dict[str, Any],
+    *,
+    workers: int,
+    progress: bool,
 ) -> None:
     """Writes the codes of all songs of a prepared set.
 
     Args:
         prepared: The whole set, unfiltered.
-        tokenizer: Encodes it.
+        tokenizer: Encodes it, where there is an accelerator or one worker.
+        make_tokenizer: Makes the same in a worker process; must be picklable.
         folder: `codes-<key>` of the prepared set; appears only when everything is written.
         info: Goes into `layout.json`.
+        workers: Processes that encode on the CPU.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -76,8 +86,13 @@ def write_codes(
         skipped = sum(len(batch) for batch in batches[:first])
         bar = stack.enter_context(progress_bar("codes", len(prepared), skipped, progress))
         began, made = time.monotonic(), 0.0
-        for batch in batches[first:]:
-            ids = _encode(prepared, tokenizer, batch, frames, device)
+        if workers > 1 and device.type == "cpu":
+            start = (make_tokenizer, (prepared.root, prepared.audio_key), frames)
+            pool = stack.enter_context(worker_pool(_start, start, workers))
+            encoded = in_order(pool, _encode_here, batches[first:], window=2 * workers)
+        else:
+            encoded = (_encode(prepared, tokenizer, batch, frames, device) for batch in batches[first:])
+        for batch, ids in zip(batches[first:], encoded, strict=True):
             with writing(root):
                 for row, index in enumerate(batch):
                     file.seek(int(ends[index]) * int(dtype[1]))
@@ -138,6 +153,22 @@ def _encode(
             "tokenizer."
         )
     return np.asarray(ids)
+
+
+_work: tuple[PreparedSource, Tokenizer, np.ndarray]
+"""What a worker process keeps between batches."""
+
+
+def _start(make_tokenizer: Callable[[], Tokenizer], songs: tuple[Path, str], frames: np.ndarray) -> None:
+    global _work
+    torch.set_num_threads(1)
+    root, audio = songs
+    _work = PreparedSource(root, audio=audio), make_tokenizer().eval(), frames
+
+
+def _encode_here(batch: list[int]) -> np.ndarray:
+    prepared, tokenizer, frames = _work
+    return _encode(prepared, tokenizer, batch, frames, torch.device("cpu"))
 
 
 def _check_fit(prepared: PreparedSource, tokenizer: Tokenizer) -> None:

@@ -23,7 +23,6 @@ from songkit.components.prepared import PreparedSource, prepared_keys
 from songkit.errors import LayoutError, OutputError, RecipeError
 
 if TYPE_CHECKING:
-    from songkit.interfaces import DataSource
     from songkit.recipe import Node, Recipe
 
 __all__ = ["PrepareSummary", "identity", "prepare"]
@@ -76,7 +75,7 @@ def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: 
     with _locked(root):
         audio_key = _own_audio(recipe, root) or _write_audio(recipe, root, workers or settings.workers, progress)
         prepared = PreparedSource(root, audio=audio_key)
-        codes_key = _write_codes(recipe, prepared, progress) if settings.codes else None
+        codes_key = _write_codes(recipe, prepared, workers or settings.workers, progress) if settings.codes else None
     folders = [root / f"audio-{audio_key}"] + ([root / f"codes-{codes_key}"] if codes_key else [])
     files = [root / "songs.jsonl", *(file for folder in folders for file in folder.iterdir())]
     return PrepareSummary(
@@ -120,23 +119,24 @@ def _write_audio(recipe: Recipe, root: Path, workers: int, progress: bool) -> st
     wanted = {"sample_rate": settings.sample_rate, "channels": settings.channels, "tracks": list(settings.tracks)}
     key = _digest({"source": source, **wanted})
     if key not in prepared_keys(root, "audio"):
-        maker = _SourceMaker(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe))
+        maker = _Maker.of(recipe, "data")
         index = {"key": key, "source": source, **wanted}
         write_audio(maker, root / f"audio-{key}", index, workers=workers, progress=progress)
     return key
 
 
-def _write_codes(recipe: Recipe, prepared: PreparedSource, progress: bool) -> str:
+def _write_codes(recipe: Recipe, prepared: PreparedSource, workers: int, progress: bool) -> str:
     from songkit._prepare_codes import weights_digest, write_codes
-    from songkit.build import build_roles
 
     role = "tokenizer" if "tokenizer" in recipe.roles else "codec"
     node = _role(recipe, role)
-    tokenizer = build_roles(recipe, [role], require_weights=True)[role]
+    maker = _Maker.of(recipe, role)
+    tokenizer = maker()
     parts = {**identity(node), "weights": weights_digest(tokenizer.encoding_module()), "audio": prepared.audio_key}
     key = _digest(parts)
     if key not in prepared_keys(prepared.root, "codes"):
-        write_codes(prepared, tokenizer, prepared.root / f"codes-{key}", {"key": key, **parts}, progress=progress)
+        folder, info = prepared.root / f"codes-{key}", {"key": key, **parts}
+        write_codes(prepared, tokenizer, maker, folder, info, workers=workers, progress=progress)
     return key
 
 
@@ -154,28 +154,31 @@ def _files(node: Node) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _SourceMaker:
-    """Makes a recipe's source in a worker process, which starts with nothing imported."""
+class _Maker:
+    """Makes a component of a recipe in a worker process, which starts with nothing imported."""
 
     plugins: tuple[str, ...]
     """Local plugin files: what is pickled may be of classes that they define."""
     recipe: bytes
+    role: str
 
-    def __call__(self) -> DataSource:
+    @classmethod
+    def of(cls, recipe: Recipe, role: str) -> _Maker:
+        return cls(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe), role)
+
+    def __call__(self) -> Any:
         from songkit.registry import Registry
 
         registry = Registry([])
         for plugin in self.plugins:
             registry = registry.with_local(Path(plugin))
         recipe: Recipe = pickle.loads(self.recipe)
-        node = recipe.roles["data"]
-        if node.children or node.weights is not None:
-            from songkit.build import build_roles
+        node = recipe.roles[self.role]
+        if self.role == "data" and not node.children and node.weights is None:
+            return node.load_factory()(node.config)  # most sources are only a config: spares the import of torch
+        from songkit.build import build_roles
 
-            source: DataSource = build_roles(recipe, ["data"])["data"]
-        else:  # most sources are only a config: spares every process the import of torch
-            source = node.load_factory()(node.config)
-        return source
+        return build_roles(recipe, [self.role], require_weights=self.role != "data")[self.role]
 
 
 def _role(recipe: Recipe, role: str) -> Node:

@@ -115,7 +115,7 @@ class PrepareSettings:
     tracks: tuple[str, ...] = ("vocal", "accompaniment")
     """Which tracks are written; the mix is their sum and rarely needed."""
     workers: int = 1
-    """Processes that make or read songs; the result does not depend on it."""
+    """Processes that make or read songs, and encode them where there is no GPU; the result does not depend on it."""
     audio: bool = True
     """Whether audio is written; false where codes are added to a prepared set."""
     codes: bool = False

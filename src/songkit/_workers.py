@@ -1,0 +1,70 @@
+"""Worker processes for `songkit prepare`: one thread each, results in order, and no worker outlives its parent."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from songkit.errors import SongkitError
+
+__all__ = ["in_order", "worker_pool"]
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def worker_pool(start: Callable[..., None], arguments: tuple[Any, ...], workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Starts worker processes, which call `start(*arguments)` first; what they inherit is set while they start."""
+    saved = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(start, arguments))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise SongkitError(
+            "a worker process of 'songkit prepare' died (killed, out of memory, or an error while it started, which is "
+            "printed above). Run the same command again: it goes on after the last finished song; fewer --workers need "
+            "less memory."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in saved.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def in_order(
+    pool: ProcessPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], *, window: int
+) -> Iterator[Result]:
+    """Yields the results of items in their order, with at most `window` in flight so that memory stays bounded."""
+    pending: collections.deque[Future[Result]] = collections.deque()
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) >= window:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a worker whose parent was killed would wait for work for ever
