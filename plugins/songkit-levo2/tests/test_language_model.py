@@ -12,6 +12,7 @@ from songkit.errors import LayoutError, RequestError
 from songkit.interfaces import Sampling
 from songkit.phonemes import phonemize
 from songkit.request import SongRequest
+from songkit.sampling import noise
 from songkit.types import Alignment, Codes, Section, Span
 from songkit_levo2.conditioner import LeLMConditioner
 from songkit_levo2.configs import LeLMConditionerConfig, MixedLMConfig, TrackLMConfig
@@ -215,3 +216,37 @@ def test_cursor_and_alignment_are_inverse_to_a_frame(parts) -> None:
     assert [s.label for s in found.sections] == ["intro-short", "verse"]
     assert abs(found.sections[1].start - 0.9) <= 0.04
     assert found.lines[0].label == "sing to me"
+
+
+def test_weights_keep_the_names_and_shapes_that_shipped_files_have(parts) -> None:
+    own = {name: tuple(w.shape) for name, w in parts[1].state_dict().items() if not name.startswith("tower.")}
+    assert own == {
+        "embed.weight": (SIZE + 1, WIDTH),
+        "head.weight": (SIZE + 1, WIDTH),
+        "at.weight": (WIDTH, WIDTH),
+        "at.bias": (WIDTH,),
+        "age.weight": (64, WIDTH),
+        "move.weight": (4, WIDTH),
+        "move.bias": (4,),
+    }
+
+
+@torch.no_grad()
+def test_draws_are_keyed_as_in_shipped_songs(parts) -> None:
+    """Ids of the first stream take their noise from key 0 and the cursor from key 1: other keys, other songs."""
+    conditioner, planner, _ = parts
+    asked = conditioner([VERSE])
+    plan = planner.generate(asked, sampling=Sampling(temperature=1.0, top_k=0, guidance=1.0), max_frames=8, seeds=[4])
+    asked.cursor = plan.cursor
+    forced = planner(plan.codes, asked)
+    moves = planner.move(forced.hidden[0, asked.prefix.shape[1] :]).float()
+    last = int(asked.tape_lengths[0]) - 1
+    for frame, drawn in enumerate(plan.codes.ids[0, 0].tolist()):
+        ids = forced.logits[0, 0, frame].float()
+        if frame == 0 or int(plan.cursor[0, frame]) < last:
+            ids[SIZE] = float("-inf")
+        assert int((ids + noise(4, 0, frame, SIZE + 1)).argmax()) == drawn
+        if frame + 1 < plan.codes.ids.shape[2]:
+            here = int(plan.cursor[0, frame])
+            moved = int((moves[frame] + noise(4, 1, frame, 4))[: last - here + 1].argmax())
+            assert moved == int(plan.cursor[0, frame + 1]) - here
