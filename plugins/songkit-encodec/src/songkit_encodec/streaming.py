@@ -59,7 +59,7 @@ class Streamed:
             x = encodec.modules.conv.pad1d(x, (0, missing), layer.pad_mode)
         else:
             x = encodec.modules.conv.pad1d(x, (reach, missing), layer.pad_mode)
-        self._past[layer] = x[..., x.shape[-1] - reach :]
+        self._past[layer] = x[..., x.shape[-1] - reach :].clone()  # a view would keep the whole part in memory
         return layer.conv(x)
 
     def _convolve_transposed(self, layer: Any, x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Streamed:
         if known is not None:
             before = known.shape[-1]
             x = torch.cat([known, x], -1)
-        self._past[layer] = x[..., max(0, x.shape[-1] - overlapping) :]
+        self._past[layer] = x[..., max(0, x.shape[-1] - overlapping) :].clone()
         return layer.convtr(x)[..., before * stride : before * stride + made]
 
     def _recur(self, layer: Any, x: Tensor) -> Tensor:
