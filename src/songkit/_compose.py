@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from songkit._formats import migrated
-from songkit._yaml import MAX_DEPTH, MISSING, Item, Place, children, parse, read_yaml, shortened
-from songkit.errors import PluginError, RecipeError, did_you_mean
+from songkit._yaml import MAX_DEPTH, MISSING, Item, Place, children, parse, read_yaml
+from songkit.errors import PluginError, RecipeError, did_you_mean, shortened
 from songkit.registry import Registry
 
 __all__ = ["Composer", "find", "merge", "override"]

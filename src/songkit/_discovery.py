@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
@@ -19,7 +20,7 @@ from types import ModuleType
 import pluggy
 
 from songkit import plugin as specifications
-from songkit.errors import PluginError, did_you_mean
+from songkit.errors import PluginError, did_you_mean, shortened
 from songkit.plugin import KINDS, Component
 
 __all__ = ["CORE", "PluginRecord", "described", "import_file", "installed_plugins", "record_of", "unmet_requirements"]
@@ -94,7 +95,7 @@ def record_of(record: PluginRecord, module: object) -> PluginRecord:
     try:
         _refuse_misspelt(module)
         manager.register(module, name=record.name)
-        components = [component for part in manager.hook.songkit_components() for component in part]
+        components = [component for part in manager.hook.songkit_components() for component in _listed(part)]
         recipes = [Path(folder) for folder in manager.hook.songkit_recipes()]
         _check_offers(manager, components, recipes)
     except KeyboardInterrupt:
@@ -116,9 +117,9 @@ def import_file(path: Path) -> ModuleType:
     name = f"songkit_local_{re.sub(r'[^A-Za-z0-9_]', '_', str(path.resolve()))}"
     if name in sys.modules:
         return sys.modules[name]
-    if not path.is_file():
-        raise PluginError(f"{path}: there is no such file. Check the path of the local plugin.")
-    spec = importlib.util.spec_from_file_location(name, path)
+    if not os.path.isfile(path):  # which says no to names that `Path.is_file` raises at
+        raise PluginError(f"{shortened(str(path))}: there is no such file. Check the path of the local plugin.")
+    spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" else None  # not .so
     if spec is None or spec.loader is None:
         raise PluginError(f"{path}: a local plugin is a python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
@@ -248,6 +249,12 @@ def _refuse_misspelt(module: object) -> None:
         raise PluginError(f"{' '.join(faults)} The hooks are {', '.join(HOOKS)}.")
 
 
+def _listed(components: object) -> list[Component]:
+    if not isinstance(components, list | tuple):  # a generator might not end
+        raise PluginError(f"songkit_components returned a {type(components).__name__}; expected a list of Component")
+    return list(components)
+
+
 def _check_offers(manager: pluggy.PluginManager, components: list[Component], recipes: list[Path]) -> None:
     for name, offered in (("songkit_components", components), ("songkit_recipes", recipes)):
         if getattr(manager.hook, name).get_hookimpls() and not offered:
@@ -264,6 +271,8 @@ def _check_offers(manager: pluggy.PluginManager, components: list[Component], re
             raise PluginError(f"component '{component.name}' has the unknown kind '{component.kind}'.{hint}")
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", component.name):
             raise PluginError(f"component name '{component.name}' is not kebab-case, such as 'music-codec'")
+        if not dataclasses.is_dataclass(component.config):
+            raise PluginError(f"the config of '{component.name}' is {component.config!r}; expected a dataclass")
         if (component.kind, component.name) in seen:
             raise PluginError(f"it declares the {component.kind} '{component.name}' twice")
         seen.add((component.kind, component.name))

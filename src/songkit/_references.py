@@ -18,9 +18,8 @@ from songkit._yaml import (
     children,
     located,
     plain,
-    shortened,
 )
-from songkit.errors import RecipeError, did_you_mean
+from songkit.errors import RecipeError, did_you_mean, shortened
 
 __all__ = ["interpolate"]
 

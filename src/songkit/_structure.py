@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from songkit._discovery import unmet_requirements
 from songkit._typed import Typing
-from songkit._yaml import MISSING, Item, children, describe, shortened
-from songkit.errors import PluginError
+from songkit._yaml import MISSING, Item, children, describe
+from songkit.errors import PluginError, shortened
 from songkit.registry import Registry
 
 __all__ = ["Node", "Structure"]

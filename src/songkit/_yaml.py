@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from songkit.errors import RecipeError
+from songkit.errors import RecipeError, shortened
 
 __all__ = [
     "MAX_BYTES",
@@ -35,7 +35,6 @@ __all__ = [
     "read_text",
     "read_yaml",
     "scalar",
-    "shortened",
 ]
 
 MISSING = "???"
@@ -61,7 +60,7 @@ class Place:
     text: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.file else f"command line `{self.text}`"
+        return f"{self.file}:{self.line}:{self.column}" if self.file else f"command line `{shortened(self.text)}`"
 
     @property
     def folder(self) -> Path:
@@ -94,9 +93,11 @@ def read_text(path: Path) -> str:
         RecipeError: If it cannot be read, is larger than 1 MB or is not UTF-8.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise RecipeError(f"{path}: the file is larger than 1 MB, which no recipe is. Is this the right file?")
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
@@ -114,7 +115,8 @@ def read_yaml(path: Path) -> Item:
     if root.value is None:
         root = replace(root, value={})
     if not isinstance(root.value, dict):
-        raise RecipeError(f"{root.place}: a recipe is a mapping of keys to values, not {describe(root.value)}.")
+        found = "a list" if isinstance(root.value, list) else "a single value"  # the file may be no recipe but a secret
+        raise RecipeError(f"{root.place}: a recipe is a mapping of keys to values, not {found}.")
     return root
 
 
@@ -169,11 +171,6 @@ def describe(value: object) -> str:
     if isinstance(value, str):
         return f"'{shortened(value)}'"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def shortened(text: str) -> str:
-    """Returns a text as it fits into a message."""
-    return text if len(text) <= MAX_KEY else f"{text[: MAX_KEY // 2]} ... ({len(text):,} characters)"
 
 
 def scalar(text: str) -> bool | int | float | str | None:

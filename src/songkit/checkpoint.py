@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from songkit.atomic import write_atomically
-from songkit.errors import CheckpointError
+from songkit.errors import CheckpointError, shortened
 
 __all__ = ["fill", "load_state", "load_weights", "read_metadata", "save_state", "save_weights"]
 
 _log = logging.getLogger(__name__)
 _KEPT_STATES = 2
 _SHOWN = 5
+_LARGEST_HEADER = 25_000_000
 _SCALE = "::scale"
 """Ends the name of the scales of a tensor that is stored as int8."""
 
@@ -93,7 +94,7 @@ def load_weights(
         raise _damaged(path, str(error)) from error
     if _digest(tensors, metadata) != digest:
         raise _damaged(path, "its content does not match the SHA-256 it carries")
-    fill(path, _unpacked(tensors), module, strict=strict)
+    fill(path, _unpacked(path, tensors), module, strict=strict)
     return metadata
 
 
@@ -167,9 +168,13 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         problem = _state_problem(path)
         if problem is None:
             try:
-                return dict(torch.load(path, map_location="cpu", weights_only=True))
-            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-                problem = f"cannot be read: {str(error).splitlines()[0]}"
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # a file made to do harm makes torch raise whatever it likes
+                problem = f"cannot be read as tensors and plain values ({type(error).__name__})"
+            else:
+                if isinstance(state, dict):
+                    return state
+                problem = f"holds a {type(state).__name__} and no training state"
         problems.append(f"training state {path} {problem}")
         _log.warning("%s. It is ignored; the state before it is used.", problems[-1])
     if problems:
@@ -182,11 +187,11 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 def _description(path: Path) -> tuple[dict[str, Any], str]:
     """Returns the metadata and the digest that a weights file carries."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # which says no to names that `Path.is_file` raises at
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise CheckpointError(
-            f"weights file {path} {what}; expected a .safetensors file. Check 'weights' in the recipe, or train the "
-            "component with 'songkit train'."
+            f"weights file {shortened(str(path))} {what}; expected a .safetensors file. Check 'weights' in the recipe, "
+            "or train the component with 'songkit train'."
         )
     size = path.stat().st_size
     if size == 0:
@@ -194,12 +199,14 @@ def _description(path: Path) -> tuple[dict[str, Any], str]:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if _LARGEST_HEADER < length <= size - 8:
+            raise _damaged(path, f"its header of {length:,} bytes is larger than any that songkit writes")
         raw = file.read(min(length, size))
     if len(raw) < length:
         raise _damaged(path, f"it ends after {size} bytes, inside its header, or is not a safetensors file")
     try:
-        header = json.loads(raw)
-    except ValueError as error:
+        header = json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, "its header is not that of a safetensors file") from error
     described = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(described, dict) or "songkit" not in described or "sha256" not in described:
@@ -209,7 +216,7 @@ def _description(path: Path) -> tuple[dict[str, Any], str]:
         )
     try:
         return dict(json.loads(described["songkit"])), str(described["sha256"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _damaged(path, "its description is not a JSON object") from error
 
 
@@ -228,16 +235,27 @@ def _packed(named: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str,
     return packed
 
 
-def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unpacked(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `_packed`, up to its rounding."""
     out = {}
     for name, tensor in tensors.items():
         scale = tensors.get(name + _SCALE)
         if scale is not None:
+            if tensor.ndim == 0 or scale.shape != tensor.shape[:1]:
+                raise _damaged(
+                    path, f"'{shortened(name)}' has {tensor.shape[:1].numel()} rows and {scale.numel()} scales"
+                )
             tensor = tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
-        if not name.endswith(_SCALE):
+        if not name.endswith(_SCALE) or name.removesuffix(_SCALE) not in tensors:
             out[name] = tensor
     return out
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes a JSON object; of a key that is there twice, another reader might take the other value."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -304,7 +322,8 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} tensor{'s' * (len(names) > 1)} {what}: {', '.join(names[:_SHOWN])}{more}"]
+    shown = ", ".join(map(shortened, names[:_SHOWN]))
+    return [f"{len(names)} tensor{'s' * (len(names) > 1)} {what}: {shown}{more}"]
 
 
 def _damaged(path: Path, how: str) -> CheckpointError:
@@ -338,8 +357,10 @@ def _file_digest(path: Path) -> str:
 
 
 def _state_problem(path: Path) -> str | None:
+    if not path.is_file():
+        return "is no file"
     if not _digest_path(path).is_file():
         return f"has no digest ({_digest_path(path).name} is missing)"
-    if _digest_path(path).read_text().strip() != _file_digest(path):
+    if _digest_path(path).read_bytes().strip() != _file_digest(path).encode():
         return "is damaged: its content does not match its SHA-256"
     return None

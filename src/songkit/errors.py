@@ -20,6 +20,7 @@ __all__ = [
     "RequestError",
     "SongkitError",
     "did_you_mean",
+    "shortened",
 ]
 
 
@@ -63,3 +64,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns `" Did you mean 'x'?"` for the nearest known name, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def shortened(text: str) -> str:
+    """Returns a name or value as it fits into a message."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... ({len(text):,} characters)"
+
+
+_LONGEST = 200

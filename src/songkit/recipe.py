@@ -31,9 +31,8 @@ from songkit._yaml import (
     located,
     plain,
     read_text,
-    shortened,
 )
-from songkit.errors import RecipeError, did_you_mean
+from songkit.errors import RecipeError, did_you_mean, shortened
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
 
@@ -52,6 +51,9 @@ ROLES: Mapping[str, str] = {
     "task": "task",
 }
 """Top-level keys that hold a component, with its kind. `metrics` is a mapping from names to metrics."""
+
+_MOST_FAULTS = 20
+"""Faults that are told at once; a file with more is no recipe, or has one fault that brings all others."""
 
 _KEYS = ("format", "defaults", "seed", "plugins", "paths", "vars", *ROLES, "metrics", *SECTIONS, "_components")
 
@@ -197,6 +199,7 @@ def headline(path: Path) -> str:
 def _check_top(root: Item, structure: Structure) -> None:
     for key, item in children(root).items():
         if key not in _KEYS:
+            key = shortened(key)
             known = [name for name in _KEYS if not name.startswith("_")]
             hint = did_you_mean(key, known) or f" Keys: {', '.join(known)}."
             structure.report_key(item, key, f"unknown key '{key}'.{hint}")
@@ -232,5 +235,7 @@ def _located(problems: Problems) -> list[str]:
         place = problem[0]
         return place.file is None, str(place.file), place.line, place.column
 
-    lines = (f"{place} ({path}): {message}" for place, path, message in sorted(problems, key=order))
-    return list(dict.fromkeys(lines))
+    lines = (f"{place} ({shortened(path)}): {message}" for place, path, message in sorted(problems, key=order))
+    told = list(dict.fromkeys(lines))
+    more = len(told) - _MOST_FAULTS
+    return told if more <= 0 else [*told[:_MOST_FAULTS], f"... and {more:,} more faults. Put these right first."]

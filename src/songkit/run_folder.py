@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
+from songkit._yaml import Place, parse, plain, read_yaml
 from songkit.atomic import write_atomically
-from songkit.errors import OutputError
+from songkit.errors import OutputError, RecipeError
 from songkit.recipe import Recipe, dump
 
 __all__ = ["check_run", "described", "forget_metrics_after", "open_run"]
@@ -44,12 +43,12 @@ def check_run(recipe: Recipe, run: Path, resume: bool) -> bool:
     if not (run / "resolved.yaml").is_file():
         raise OutputError(f"{run} is not the folder of a training: it has no resolved.yaml. Choose another --out.")
     try:
-        before = _comparable(yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+        before = _comparable(plain(read_yaml(run / "resolved.yaml")))
+    except (RecipeError, TypeError, AttributeError, KeyError) as error:
         raise OutputError(
             f"{run / 'resolved.yaml'} is damaged ({error}). Restore it, or choose another --out."
         ) from error
-    after = _comparable(yaml.safe_load(dump(recipe)))
+    after = _comparable(plain(parse(dump(recipe), Place(None))))
     changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     if changed:
         raise OutputError(

@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _printable(text: str) -> str:
     """Returns a message in which what a file or an argument says cannot steer the terminal or hide."""
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode() for letter in text
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in text
     )
 
 
