@@ -1,4 +1,4 @@
-"""Writes components.md, commands.md and checks.md in docs/reference; `--check` only tells if they are up to date.
+"""Writes the pages of docs/reference that say so, and the templates' code into how-tos; `--check` only compares.
 
 Run it in an environment where every plugin of this repository is installed: `python docs/generate.py`.
 """
@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
+import re
 import sys
 from pathlib import Path
 
+import songkit.plugin
 from songkit._declared import options
 from songkit.cli import COMMANDS
 from songkit.plugin import KINDS
+from songkit.recipe import ROLES
 from songkit.registry import Entry, Registry
 from songkit.testing import LAWS, TAGS, Law
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
+TEMPLATES = Path(songkit.plugin.__file__).parent / "templates" / "plugin"
 
 PLUGINS = ("songkit", "levo2", "mini", "synth", "judges", "planners", "encodec", "dac")
 """The plugins of this repository, by namespace; others that happen to be installed have no place in its docs."""
@@ -42,6 +47,28 @@ COMMANDS_HEADER = """\
 gets one message and exit status 2; see [errors](errors.md).
 
 """
+
+KINDS_HEADER = """\
+# Kinds
+
+<!-- Written by docs/generate.py from the declarations themselves; edits here are lost. -->
+
+What a component can be. A recipe names a component in the place of its kind; [recipes](recipes.md) tells how.
+
+"""
+
+HOOKS_HEADER = """\
+# Hooks
+
+<!-- Written by docs/generate.py from songkit.plugin; edits here are lost. -->
+
+What a plugin may implement. A hook is a function with this name and `@hookimpl` above it, in the module that the
+plugin's entry point names; [write a plugin](../how-to/write-a-plugin.md) shows one. One that is misspelt is an error.
+
+"""
+
+INTERFACES = {"codec": "Codec", "metric": "SongMetric", "refiner": "TrackRefiner", "source": "DataSource", "task": ""}
+"""Classes in songkit.interfaces that are not called as their kind is."""
 
 CHECKS_HEADER = """\
 # Checks
@@ -87,12 +114,15 @@ def main() -> int:
         print("cannot write the pages; " + "; ".join(reasons))
         return 1
     outdated = []
-    for name, text in pages(registry).items():
-        path = REFERENCE / name
-        if "--check" not in sys.argv:
-            path.write_text(text, encoding="utf-8")
-        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+    written = {DOCS / "reference" / name: text for name, text in pages(registry).items()}
+    written.update({path: with_templates(path.read_text(encoding="utf-8")) for path in DOCS.glob("how-to/*.md")})
+    for path, text in written.items():
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        if "--check" in sys.argv:
             outdated.append(str(path))
+        else:
+            path.write_text(text, encoding="utf-8")
     if outdated:
         print(f"out of date: {', '.join(outdated)}. Run `python docs/generate.py` and commit the result")
     return 1 if outdated else 0
@@ -100,7 +130,56 @@ def main() -> int:
 
 def pages(registry: Registry) -> dict[str, str]:
     """Returns the text of every generated page by its file name."""
-    return {"components.md": components_page(registry), "commands.md": commands_page(), "checks.md": checks_page()}
+    return {
+        "checks.md": checks_page(),
+        "commands.md": commands_page(),
+        "components.md": components_page(registry),
+        "hooks.md": hooks_page(),
+        "kinds.md": kinds_page(registry),
+    }
+
+
+def with_templates(text: str) -> str:
+    """Returns a page with the code of a template between the marks that name it."""
+
+    def code(match: re.Match[str]) -> str:
+        source = (TEMPLATES / match[1]).read_text(encoding="utf-8")
+        return f'<!-- template: {match[1]} -->\n```python title="{match[1]}"\n{source}```\n<!-- end -->'
+
+    return re.sub(r"<!-- template: (\S+) -->\n.*?<!-- end -->", code, text, flags=re.DOTALL)
+
+
+def kinds_page(registry: Registry) -> str:
+    """Returns the page of all kinds."""
+    parts = [KINDS_HEADER]
+    for kind, meaning in KINDS.items():
+        roles = [f"`{role}`" for role, of in ROLES.items() if of == kind] or {
+            "metric": ["a name under `metrics`"],
+            "backbone": ["an option of a planner or refiner"],
+        }[kind]
+        interface = INTERFACES.get(kind, kind.capitalize())
+        has_interface = (TEMPLATES / kind).is_dir()
+        told = f"`songkit.interfaces.{interface}`" if interface else "`songkit.tasks.base.Task`"
+        ours = [f"`{entry.id}`" for entry in registry.list(kind) if entry.plugin.name in PLUGINS]
+        rows = {
+            "in a recipe": ", ".join(roles),
+            "interface": told if has_interface else "none yet",
+            "components": f"[{len(ours)}](components.md#{kind}): {', '.join(ours)}" if ours else "none yet",
+            "how to write one": f"[{kind}](../how-to/{kind}.md)",
+        }
+        table = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+        parts.append(f"## {kind}\n\n{meaning[0].upper()}{meaning[1:]}.\n\n| | |\n| --- | --- |\n{table}\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def hooks_page() -> str:
+    """Returns the page of all hooks."""
+    parts = [HOOKS_HEADER]
+    for name, hook in vars(songkit.plugin).items():
+        if name.startswith("songkit_"):
+            signature = str(inspect.signature(hook)).replace("'", "")  # annotations are texts there
+            parts.append(f"## `{name}`\n\n```text\n{name}{signature}\n```\n\n{inspect.getdoc(hook)}\n\n")
+    return "".join(parts).rstrip() + "\n"
 
 
 def checks_page() -> str:

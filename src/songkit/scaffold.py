@@ -35,7 +35,7 @@ FACTORIES: Mapping[str, str] = {
 
 _TEMPLATES = Path(__file__).parent / "templates" / "plugin"
 _USES: Mapping[str, str] = {
-    "backbone": "planner:\n  use: levo2/mixed-lm\n  backbone: {use: $id}",
+    "backbone": "planner:\n  use: levo2/mixed-lm\n  tower: {use: $id}",
     "metric": "metrics:\n  mine: {use: $id}",
     "source": "data: {use: $id}",
 }

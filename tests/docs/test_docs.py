@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md")), *sorted(DOCS.rglob("*.md"))]
 REGISTRY = Registry.discover()
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```(\w+)(?: title=\"[^\"]*\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def test_generated_pages_are_up_to_date() -> None:
