@@ -48,8 +48,13 @@ REFINER = ["refiner.tower.layers=1", "refiner.tower.heads=2", "refiner.tower.fee
 SHORT = ["trainer.max_steps=3", "trainer.batch_size=2", "trainer.validate_every=3", "trainer.validate_batches=2"]
 
 
+CLIMBED: set[str] = set()
+"""The recipes that were prepared or trained."""
+
+
 def run(*arguments: str | Path) -> None:
     assert main([str(a) for a in arguments]) == 0, arguments
+    CLIMBED.add(str(arguments[1]))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     run("train", "levo2/mini/refiner", "--out", root / "refiner", *MODEL, *REFINER, *SHORT, *paths, *made, *finished)
     return root
+
+
+def test_every_recipe_of_the_miniature_is_climbed(trained: Path) -> None:
+    recipes = {name for name in Registry.discover().recipes() if name.startswith("levo2/mini/") and "/_" not in name}
+    assert len(recipes) >= 7
+    assert recipes - CLIMBED == set()
 
 
 @pytest.mark.parametrize("stage", ["vae", "tokens", "diffusion", "planner", "refiner"])
