@@ -10,7 +10,7 @@ from songkit.registry import Registry
 
 __all__ = ["with_local_plugins"]
 
-_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".th", ".bin")
 
 
 def with_local_plugins(root: Item, registry: Registry, problems: Problems) -> Registry:

@@ -130,9 +130,10 @@ def test_a_recipe_names_a_published_file(tmp_path: Path) -> None:
         "    return [Component(kind='codec', name='foreign', config=Config, factory=f'{__name__}:make',\n"
         "                      example=Config())]\n"
     )
-    torch.save({"w": torch.tensor([[3.0, 4.0]])}, tmp_path / "w.pth")
+    (tmp_path / "published").mkdir()  # beside weights a local plugin would not be run
+    torch.save({"w": torch.tensor([[3.0, 4.0]])}, tmp_path / "published" / "w.pth")
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("format: 1\nplugins: [./part.py]\ncodec: {use: local/foreign, weights: ./w.pth}\n")
+    recipe.write_text("format: 1\nplugins: [./part.py]\ncodec: {use: local/foreign, weights: ./published/w.pth}\n")
     built = build(load(str(recipe), registry=Registry.discover()).roles["codec"], require_weights=True)
     assert built.weight.tolist() == [[3.0, 4.0]]
 
