@@ -124,7 +124,7 @@ def through(codec: Codec, wave: np.ndarray, track: str, clock: list[float]) -> n
 def through_latents(codec: Any, wave: np.ndarray) -> np.ndarray:
     """Returns a recording after the autoencoder inside a codec."""
     padded = torch.nn.functional.pad(torch.from_numpy(wave)[None], (0, -wave.size % codec.vae.frame))
-    return codec.vae.decode(codec.vae.encode(padded))[0, : wave.size].numpy()
+    return codec.vae.decode(codec.vae.encode(padded[None]))[0, 0, : wave.size].numpy()
 
 
 def codec_bits(codec: Codec, track: str) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from songkit.errors import LayoutError
 from songkit.types import TRACKS, Alignment, Audio, Note, Span
-from songkit_levo2.codec import MusicCodec
+from songkit_levo2.codec import MusicCodec, build
+from songkit_levo2.configs import MusicCodecConfig
 from songkit_levo2.layers import LogPitch
 from songkit_levo2.plugin import songkit_components
 from songkit_levo2.semantic import Quantizer
@@ -22,7 +26,7 @@ RATE, FRAME = 24000, 960
 def codec() -> MusicCodec:
     torch.manual_seed(0)
     config = next(c.example for c in songkit_components() if c.name == "music-codec")
-    return MusicCodec(config).eval()
+    return build(config).eval()
 
 
 def noise(samples: list[int], tracks: tuple[str, ...] = TRACKS) -> Audio:
@@ -165,3 +169,21 @@ def test_frame_labels_say_what_sounds_when() -> None:
     assert np.flatnonzero(labels["pitch"]).tolist() == list(range(20))  # a rest within a note is a rest
     assert labels["pitch"][0] == 60 - PITCH_OFFSET
     assert labels["chord"][[0, 12, 25]].tolist() == [1, 22, 0]
+
+
+def test_the_miniature_keeps_the_names_and_shapes_of_its_weights() -> None:
+    """The file was read from the weights of the first trainings; later code has to load them."""
+    kept = json.loads((Path(__file__).parent / "data" / "miniature.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        codec = build(MusicCodecConfig())
+    assert {name: list(tensor.shape) for name, tensor in codec.state_dict().items()} == kept
+
+
+def test_the_miniature_keeps_its_numbers(codec: MusicCodec) -> None:
+    """They are what the codec's first version decoded of the same random weights, ids and seed."""
+    ids = torch.arange(25)[None] % 32
+    with torch.no_grad():
+        latents = codec.latents(ids, "vocal", 3)
+        wave = torch.cat(list(codec.stream(ids, "vocal", 3)), 2)
+    assert float(latents.abs().mean()) == pytest.approx(0.98623395, rel=1e-5)
+    assert float(wave.abs().mean()) == pytest.approx(0.00080142054, rel=1e-5)

@@ -1,13 +1,16 @@
 """Ids to latents: a transformer that learns the velocity of an optimal-transport flow (arXiv 2210.02747).
 
-As in LeVo's decoder, each frame's input is the concatenation of what is known of it: a flag for frames that are
-given, the given latents, the features of each track's codes (a learned null where a track is absent) and the noisy
-latent. Conditioning on time is adaLN-single (PixArt-alpha, arXiv 2310.00426). Decoding is Euler with guidance.
+`FlowMatching` is the flow; the transformer inside it is exchangeable: the miniature's is in this file, the released
+model's in `dual_track`. As in LeVo's decoder, each frame's input is the concatenation of what is known of it: a flag
+for frames that are given, the given latents, the features of each track's codes (a learned null where a track is
+absent) and the noisy latent. Conditioning on time is adaLN-single (PixArt-alpha, arXiv 2310.00426). Decoding is Euler
+with guidance.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -17,15 +20,87 @@ from torch.nn import functional
 from songkit.types import TRACKS
 from songkit_levo2.configs import DiffusionConfig
 
-__all__ = ["FlowTransformer"]
+__all__ = ["FlowMatching", "FlowTransformer"]
 
 
-class FlowTransformer(nn.Module):
-    """Features of codes to standardised latents."""
+class FlowMatching(nn.Module, ABC):
+    """Features of codes to standardised latents: the flow's loss and its Euler solver, over any network."""
+
+    def __init__(self, *, latent: int, steps: int, guidance: float, sigma_min: float) -> None:
+        """Sets up the flow.
+
+        Args:
+            latent: Values D in a latent frame.
+            steps: Euler steps when sampling.
+            guidance: Classifier-free guidance when sampling; 1 is none.
+            sigma_min: Noise left at the end of the path.
+        """
+        super().__init__()
+        self.latent, self.steps, self.guidance, self.sigma_min = latent, steps, guidance, sigma_min
+
+    @abstractmethod
+    def condition(self, features: Mapping[str, Tensor], target: str) -> Tensor:
+        """Returns what is known of a track's latents, [B, F, ...], from the features [B, F, D] of tracks."""
+
+    @abstractmethod
+    def hidden_condition(self, frames: int, batch: int) -> Tensor:
+        """Returns the conditions [B, F, ...] that say nothing, for guidance."""
+
+    @abstractmethod
+    def velocity(self, noisy: Tensor, time: Tensor, condition: Tensor, given: Tensor, flag: Tensor) -> Tensor:
+        """Returns the velocity [B, F, D] at noisy latents [B, F, D] and times [B].
+
+        Args:
+            noisy: Latents on the path.
+            time: 0 is noise, 1 is data.
+            condition: From `condition`.
+            given: Latents [B, F, D] of frames that are known, zero elsewhere.
+            flag: [B, F, 1], 1 where a frame is known.
+        """
+
+    def loss(self, latents: Tensor, condition: Tensor, flag: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns the flow-matching loss over the frames that are not given.
+
+        Args:
+            latents: Standardised latents [B, F, D].
+            condition: From `condition`.
+            flag: [B, F, 1], 1 where a frame is given.
+            generator: Source of noise and times.
+        """
+        noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents.device)
+        time = torch.rand(len(latents), generator=generator, device=generator.device).to(latents.device)
+        t = time[:, None, None]
+        path = (1.0 - (1.0 - self.sigma_min) * t) * noise + t * latents
+        wanted = latents - (1.0 - self.sigma_min) * noise
+        error = (self.velocity(path, time, condition, latents * flag, flag) - wanted).square()
+        weight = 1.0 - flag
+        return (error * weight).sum() / (weight.sum() * self.latent).clamp(min=1.0)
+
+    @torch.no_grad()
+    def sample(self, condition: Tensor, given: Tensor, flag: Tensor, noise: Tensor) -> Tensor:
+        """Returns standardised latents [B, F, D]: Euler steps from `noise` [B, F, D]; given frames are kept."""
+        steps, guidance = self.steps, self.guidance
+        hidden = self.hidden_condition(condition.shape[1], len(condition)) if guidance != 1.0 else condition
+        x = noise
+        for i in range(steps):
+            time = torch.full((len(x),), i / steps, device=x.device)
+            # Known frames are put on their true path at every step, as in the released decoder.
+            known = (1.0 - (1.0 - self.sigma_min) * i / steps) * noise + i / steps * given
+            x = torch.where(flag > 0, known, x)
+            velocity = self.velocity(x, time, condition, given, flag)
+            if guidance != 1.0:
+                blind = self.velocity(x, time, hidden.to(condition.dtype), given, flag)
+                velocity = blind + guidance * (velocity - blind)
+            x = x + velocity / steps
+        return torch.where(flag > 0, given, x)
+
+
+class FlowTransformer(FlowMatching):
+    """The miniature's: one track's latents from the features of any tracks; a learned null stands for absent ones."""
 
     def __init__(self, config: DiffusionConfig, *, features: int, latent: int) -> None:
-        super().__init__()
-        self.config, self.latent = config, latent
+        super().__init__(latent=latent, steps=config.steps, guidance=config.guidance, sigma_min=config.sigma_min)
+        self.config = config
         dim = config.dim
         self.null = nn.Parameter(0.02 * torch.randn(len(TRACKS), dim))
         self.tracks = nn.ModuleDict({track: nn.Linear(features, dim) for track in TRACKS})
@@ -39,15 +114,7 @@ class FlowTransformer(nn.Module):
             nn.init.zeros_(parameter)
 
     def velocity(self, noisy: Tensor, time: Tensor, condition: Tensor, given: Tensor, flag: Tensor) -> Tensor:
-        """Returns the velocity [B, F, D] at noisy latents [B, F, D] and times [B].
-
-        Args:
-            noisy: Latents on the path.
-            time: 0 is noise, 1 is data.
-            condition: [B, F, dim] from `condition`.
-            given: Latents [B, F, D] of frames that are known, zero elsewhere.
-            flag: [B, F, 1], 1 where a frame is known.
-        """
+        """Returns the velocity [B, F, D]; the condition is [B, F, dim]."""
         h = self.inp(torch.cat([noisy, given, flag], -1).to(condition.dtype)) + condition
         modulation = self.time(_sinusoids(time).to(h.dtype)).unflatten(-1, (6, -1))
         rotation = _rotation(h.shape[1], self.config.dim // self.config.heads, h.device)
@@ -66,42 +133,6 @@ class FlowTransformer(nn.Module):
     def hidden_condition(self, frames: int, batch: int) -> Tensor:
         """Returns the conditions [B, F, dim] that say nothing, for guidance."""
         return self.null.sum(0).expand(batch, frames, -1)
-
-    def loss(self, latents: Tensor, condition: Tensor, flag: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns the flow-matching loss over the frames that are not given.
-
-        Args:
-            latents: Standardised latents [B, F, D].
-            condition: [B, F, dim].
-            flag: [B, F, 1], 1 where a frame is given.
-            generator: Source of noise and times.
-        """
-        noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents.device)
-        time = torch.rand(len(latents), generator=generator, device=generator.device).to(latents.device)
-        t = time[:, None, None]
-        path = (1.0 - (1.0 - self.config.sigma_min) * t) * noise + t * latents
-        wanted = latents - (1.0 - self.config.sigma_min) * noise
-        error = (self.velocity(path, time, condition, latents * flag, flag) - wanted).square()
-        weight = 1.0 - flag
-        return (error * weight).sum() / (weight.sum() * self.latent).clamp(min=1.0)
-
-    @torch.no_grad()
-    def sample(self, condition: Tensor, given: Tensor, flag: Tensor, noise: Tensor) -> Tensor:
-        """Returns standardised latents [B, F, D]: Euler steps from `noise` [B, F, D]; given frames are kept."""
-        steps, guidance = self.config.steps, self.config.guidance
-        hidden = self.hidden_condition(condition.shape[1], len(condition)) if guidance != 1.0 else condition
-        x = noise
-        for i in range(steps):
-            time = torch.full((len(x),), i / steps, device=x.device)
-            # Known frames are put on their true path at every step, as in the released decoder.
-            known = (1.0 - (1.0 - self.config.sigma_min) * i / steps) * noise + i / steps * given
-            x = torch.where(flag > 0, known, x)
-            velocity = self.velocity(x, time, condition, given, flag)
-            if guidance != 1.0:
-                blind = self.velocity(x, time, hidden.to(condition.dtype), given, flag)
-                velocity = blind + guidance * (velocity - blind)
-            x = x + velocity / steps
-        return torch.where(flag > 0, given, x)
 
 
 class _Block(nn.Module):

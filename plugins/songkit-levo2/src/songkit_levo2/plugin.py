@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from songkit.plugin import Component, hookimpl
+from songkit_levo2.codec_configs import ConformerConfig, DualTrackCodecConfig, DualTrackFlowConfig, OobleckConfig
 from songkit_levo2.configs import (
     DiffusionConfig,
     LeLMConditionerConfig,
@@ -32,6 +33,27 @@ _TINY_CODEC = MusicCodecConfig(
     diffusion=DiffusionConfig(dim=16, depth=1, heads=2, steps=2),
 )
 
+_TINY_DUAL_TRACK = DualTrackCodecConfig(
+    vae=OobleckConfig(channels=2, multiples=[1, 2, 2, 2, 2], latent=4, chunk_frames=16),
+    semantic=ConformerConfig(
+        mels=16,
+        front=4,
+        dim=8,
+        layers=2,
+        heads=2,
+        feedforward=16,
+        kernel=3,
+        taps={"mix": 2, "vocal": 2, "accompaniment": 1},
+        codebook_size=32,
+        codebook_dim=4,
+        window_seconds=2.0,
+    ),
+    diffusion=DualTrackFlowConfig(flag_dim=4, layers=1, heads=2, feedforward=16, positions=50, steps=2),
+    window_seconds=2.0,
+    overlap_seconds=0.5,
+    silence={"vocal": 3, "accompaniment": 9},
+)
+
 
 @hookimpl
 def songkit_components() -> list[Component]:
@@ -43,6 +65,13 @@ def songkit_components() -> list[Component]:
             config=MusicCodecConfig,
             factory="songkit_levo2.codec:build",
             example=_TINY_CODEC,
+        ),
+        Component(
+            kind="codec",
+            name="dual-track-codec",
+            config=DualTrackCodecConfig,
+            factory="songkit_levo2.codec:build_dual_track",
+            example=_TINY_DUAL_TRACK,
         ),
         Component(
             kind="conditioner",

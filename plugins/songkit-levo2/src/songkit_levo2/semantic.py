@@ -2,12 +2,14 @@
 
 LeVo's encoder is a BEST-RQ conformer of 290 M parameters taken at three depths, with a factorised quantizer
 (1024 -> 32 -> 1024, l2-normalised nearest neighbour, dead codes replaced) for each of mix, vocal and accompaniment
-(tencent-ailab/SongGeneration at b1b03ec, codeclm/tokenizer/Flow1dVAE). Here the same parts are small, and the
-encoder is taught by what synthetic songs know: mel spectrum, phones, pitch and chords behind the quantizer.
+(tencent-ailab/SongGeneration at b1b03ec, codeclm/tokenizer/Flow1dVAE); that encoder is in `conformer`. In the miniature
+the same parts are small, and the encoder is taught by what synthetic songs know: mel spectrum, phones, pitch and chords
+behind the quantizer.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +20,7 @@ from songkit.types import TRACKS
 from songkit_levo2.configs import SemanticConfig, VAEConfig
 from songkit_levo2.layers import ConvNeXt, LogMel, LogPitch, Stack
 
-__all__ = ["Quantized", "Quantizer", "SemanticTokenizer"]
+__all__ = ["Quantized", "Quantizer", "Semantic", "SemanticTokenizer"]
 
 
 @dataclass
@@ -40,11 +42,16 @@ class Quantizer(nn.Module):
     not been used for a while are moved onto current features. Training begins with features passing unquantized, with
     noise on them that is as bad as the quantization will be, while the codes only collect the latest of them: quantized
     from the start, the features fall into three of sixteen dimensions and never leave them.
+
+    Codes are unit vectors unless `unit` is false; then they have lengths, as in the released model, which play no part
+    in which code is nearest.
     """
 
-    def __init__(self, width: int, size: int, dim: int, *, warmup: int = 0, noise: float = 0.0) -> None:
+    def __init__(
+        self, width: int, size: int, dim: int, *, warmup: int = 0, noise: float = 0.0, unit: bool = True
+    ) -> None:
         super().__init__()
-        self.size, self.warmup, self.noise = size, warmup, noise
+        self.size, self.warmup, self.noise, self.unit = size, warmup, noise, unit
         self.down = nn.Linear(width, dim)
         self.up = nn.Linear(dim, width)
         self.codes: Tensor
@@ -65,7 +72,8 @@ class Quantizer(nn.Module):
                 ids = torch.zeros(z.shape[:-1], dtype=torch.int64, device=z.device)
                 noise = self.noise * torch.randn(z.shape, generator=generator, device=z.device)
                 return Quantized(self.up(z + noise), ids, z.new_zeros(()))
-            ids = (flat @ self.codes.T).argmax(-1)
+            directions = self.codes if self.unit else functional.normalize(self.codes, dim=-1)
+            ids = (flat @ directions.T).argmax(-1)
             codes = self.codes[ids].view_as(z)
             commitment = (z - codes.detach()).square().sum(-1).mean()
             if learning and generator is not None:
@@ -102,11 +110,48 @@ class Quantizer(nn.Module):
             self.usage[dead] = 0.1
 
 
-class SemanticTokenizer(nn.Module):
-    """Encoder, quantizers and feature decoder of the codec."""
+class Semantic(nn.Module, ABC):
+    """What the codec asks of an encoder with its quantizers."""
+
+    quantizers: nn.ModuleDict
+    """One `Quantizer` for each track that can be encoded."""
+
+    def __init__(self, *, width: int, size: int, frame: int) -> None:
+        """Says what the codec has to know of it.
+
+        Args:
+            width: Width D of the features that the diffusion model sees.
+            size: Ids of each stream.
+            frame: Samples in a frame.
+        """
+        super().__init__()
+        self.width, self.size, self.frame = width, size, frame
+
+    @abstractmethod
+    def encode(self, wave: Tensor, track: str) -> Tensor:
+        """Returns features [B, F, D] before the quantizer of a track, of its waveform [B, T] with T = F * frame."""
+
+    def ids(self, wave: Tensor, track: str) -> Tensor:
+        """Returns ids int64 [B, F] of a track's waveform [B, T] with T = F * frame."""
+        found: Tensor = self.quantizers[track](self.encode(wave, track)).ids
+        return found
+
+    def song_ids(self, wave: Tensor, track: str) -> Tensor:
+        """Returns ids int64 [F] of a song's track [C, T] of any length, F = ceil(T / frame)."""
+        mono = wave.mean(0, keepdim=True)
+        return self.ids(functional.pad(mono, (0, -mono.shape[1] % self.frame)), track)[0]
+
+    def features_of(self, ids: Tensor, track: str) -> Tensor:
+        """Returns the features [B, F, D] that the diffusion model sees, of ids [B, F]."""
+        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
+        return quantizer.embed(ids)
+
+
+class SemanticTokenizer(Semantic):
+    """The miniature's: ConvNeXt blocks over mel and semitone spectra, quantizers, and a decoder of features."""
 
     def __init__(self, config: SemanticConfig, vae: VAEConfig) -> None:
-        super().__init__()
+        super().__init__(width=config.dims[1], size=config.codebook_size, frame=vae.hop * vae.merge)
         self.config, self.merge = config, vae.merge
         fine, width = config.dims
         self.mel = LogMel(sample_rate=vae.sample_rate, n_fft=config.n_fft, hop=vae.hop, n_mels=config.mels)
@@ -144,11 +189,6 @@ class SemanticTokenizer(nn.Module):
         """Returns features [B, F, D] before the quantizer of a track, of its waveform [B, T]."""
         return self._encode(wave, self.mel(wave), track)
 
-    def ids(self, wave: Tensor, track: str) -> Tensor:
-        """Returns ids int64 [B, F] of a track's waveform [B, T]."""
-        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
-        return quantizer(self.encode(wave, track)).ids
-
     def decode_features(self, quantized: Tensor, track: str) -> Tensor:
         """Returns the features [B, F, D] that the diffusion model sees, of quantized ones."""
         index = torch.tensor(TRACKS.index(track), device=quantized.device)
@@ -156,8 +196,7 @@ class SemanticTokenizer(nn.Module):
 
     def features_of(self, ids: Tensor, track: str) -> Tensor:
         """Returns the features [B, F, D] that the diffusion model sees, of ids [B, F]."""
-        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
-        return self.decode_features(quantizer.embed(ids), track)
+        return self.decode_features(super().features_of(ids, track), track)
 
     def forward(
         self, wave: Tensor, track: str, generator: torch.Generator

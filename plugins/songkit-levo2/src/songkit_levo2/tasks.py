@@ -152,14 +152,14 @@ class TrainVAE(_CropTask):
     def losses(self, batch: _Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """Spectral distance and KL divergence; the statistics of the latents follow on the way."""
         vae = self.codec.vae
-        wave, kl = vae(batch.wave, generator)
+        wave, kl = vae(batch.wave[:, None], generator)
         if self.training:
             with torch.no_grad():
-                latents = vae.encode(batch.wave).flatten(0, 1)
+                latents = vae.encode(batch.wave[:, None]).flatten(0, 1)
                 vae.mean.lerp_(latents.mean(0), 0.01)
                 vae.std.lerp_((latents - vae.mean).square().mean(0).sqrt().clamp(min=0.1), 0.01)
         return {
-            "spectral": self.spectral(batch.wave, wave.float(), generator),
+            "spectral": self.spectral(batch.wave, wave[:, 0].float(), generator),
             "kl": self.config.kl_weight * kl,
         }
 
@@ -223,7 +223,7 @@ class TrainDiffusion(_CropTask):
         """The flow-matching loss of one track's latents given its own ids."""
         codec, config, track = self.codec, self.config, batch.track
         with torch.no_grad():
-            latents = codec.vae.standardise(codec.vae.encode(batch.wave))
+            latents = codec.vae.standardise(codec.vae.encode(batch.wave[:, None]))
             features = codec.semantic.features_of(codec.semantic.ids(batch.wave, track), track)
         count, frames, _ = latents.shape
         chance = torch.rand(3, count, generator=generator, device=generator.device)

@@ -7,6 +7,10 @@ miniature works on log-mel frames instead and returns to samples by an inverse S
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,39 +18,73 @@ from torch.nn import functional
 from songkit_levo2.configs import VAEConfig
 from songkit_levo2.layers import LogMel, Stack, mel_filters
 
-__all__ = ["VAE", "SpectralLoss"]
+__all__ = ["VAE", "LatentVAE", "SpectralLoss"]
 
 
-class VAE(nn.Module):
-    """Waveform [B, T] to latents [B, F, D] and back; T = F * hop * merge."""
+class LatentVAE(nn.Module, ABC):
+    """Waveform [B, C, T] to latents [B, F, D] and back; T = F * frame."""
 
-    def __init__(self, config: VAEConfig) -> None:
+    def __init__(self, *, latent: int, frame: int, channels: int, reach: int, chunk: int = 0) -> None:
+        """Says what the codec has to know of it.
+
+        Args:
+            latent: Values in a latent frame.
+            frame: Samples in a latent frame.
+            channels: Channels C of the audio.
+            reach: Latent frames to either side that a decoded sample depends on.
+            chunk: Latent frames that are decoded at once; 0 is all of a song.
+        """
         super().__init__()
-        self.config = config
-        self.latent = config.latent
-        self.frame = config.hop * config.merge
-        self.encoder = _Encoder(config)
-        self.decoder = _Decoder(config)
+        self.latent, self.frame, self.channels, self.reach, self.chunk = latent, frame, channels, reach, chunk
         self.mean: Tensor
         self.std: Tensor
         # Statistics of the latents over training audio, for the diffusion model's standardised space.
-        self.register_buffer("mean", torch.zeros(config.latent))
-        self.register_buffer("std", torch.ones(config.latent))
+        self.register_buffer("mean", torch.zeros(latent))
+        self.register_buffer("std", torch.ones(latent))
+
+    @abstractmethod
+    def posterior(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance [B, F, D] of the latents of a waveform [B, C, T] with T = F * frame."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Returns the waveform [B, C, F * frame] of latents [B, F, D]."""
 
     def encode(self, wave: Tensor) -> Tensor:
-        """Returns the means of the latents [B, F, D] of a waveform [B, T] with T = F * frame."""
-        return self.encoder(wave)[0]
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Returns the waveform [B, F * frame] of latents [B, F, D]."""
-        return self.decoder(latents)
+        """Returns the means of the latents [B, F, D] of a waveform [B, C, T] with T = F * frame."""
+        return self.posterior(wave)[0]
 
     def forward(self, wave: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Encodes, draws and decodes; returns the waveform and the KL divergence per latent value in nats."""
-        mean, log_var = self.encoder(wave)
+        mean, log_var = self.posterior(wave)
         noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean)
         kl = 0.5 * (mean.square() + log_var.exp() - log_var - 1.0).mean()
-        return self.decoder(mean + (0.5 * log_var).exp() * noise), kl
+        return self.decode(mean + (0.5 * log_var).exp() * noise), kl
+
+    def decode_stream(self, parts: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+        """Decodes latents [B, F, D] that arrive in parts; yields the waveform [B, C, T] in pieces as soon as it can.
+
+        A piece is decoded together with the `reach` latents on both of its sides. So it has the samples that decoding
+        all at once gives, but for rounding, and memory does not grow with the song.
+
+        Args:
+            parts: Latents, in order.
+            frames: Of all parts together.
+        """
+        size = self.chunk or frames
+        held: Tensor | None = None
+        start = done = 0  # frames before those that are held; frames whose samples were yielded
+        for part in parts:
+            held = part if held is None else torch.cat([held, part], 1)
+            last = start + held.shape[1] == frames
+            ready = frames if last else start + held.shape[1] - self.reach
+            while (stop := min(done + size, ready)) > done and (last or stop == done + size):
+                left = max(start, done - self.reach)
+                wave = self.decode(held[:, left - start : stop + self.reach - start])
+                yield wave[:, :, (done - left) * self.frame : (stop - left) * self.frame]
+                done = stop
+            kept = max(start, done - self.reach)
+            held, start = held[:, kept - start :], kept
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Latents to zero mean and unit variance per dimension."""
@@ -55,6 +93,28 @@ class VAE(nn.Module):
     def restore(self, latents: Tensor) -> Tensor:
         """The inverse of `standardise`."""
         return latents * self.std + self.mean
+
+
+class VAE(LatentVAE):
+    """The miniature's: from log-mel frames, and back by an inverse STFT; mono."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        coarse, fine = config.decoder_depths  # a block spans three frames to either side, the inverse STFT n_fft / hop
+        reach = 3 * coarse + math.ceil((3 * fine + config.n_fft / config.hop) / config.merge)
+        super().__init__(latent=config.latent, frame=config.hop * config.merge, channels=1, reach=reach)
+        self.config = config
+        self.encoder = _Encoder(config)
+        self.decoder = _Decoder(config)
+
+    def posterior(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance [B, F, D] of the latents of a waveform [B, 1, T]."""
+        mean, log_var = self.encoder(wave.squeeze(1))
+        return mean, log_var
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Returns the waveform [B, 1, F * frame] of latents [B, F, D]."""
+        wave: Tensor = self.decoder(latents)
+        return wave[:, None]
 
 
 class _Encoder(nn.Module):

@@ -1,0 +1,194 @@
+"""Laws of the codec at full size: its sizes, and on a tiny random model its windows, seams and stems."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from songkit.errors import CheckpointError, LayoutError
+from songkit.types import Audio, Codes
+from songkit_levo2.codec import MusicCodec, build_dual_track
+from songkit_levo2.codec_configs import ConformerConfig, DualTrackCodecConfig, OobleckConfig
+from songkit_levo2.oobleck import OobleckVAE
+from songkit_levo2.plugin import songkit_components
+from songkit_levo2.released_codec import DUAL_TRACK, VAE, Converted, codec_state, convert
+
+RATE, FRAME = 48000, 1920
+
+
+def tiny() -> DualTrackCodecConfig:
+    return copy.deepcopy(next(c.example for c in songkit_components() if c.name == "dual-track-codec"))
+
+
+@pytest.fixture(scope="module")
+def codec() -> MusicCodec:
+    torch.manual_seed(0)
+    return build_dual_track(tiny()).eval()
+
+
+def noise(samples: int, *tracks: str) -> Audio:
+    generator = torch.Generator().manual_seed(0)
+    waves = {track: 0.1 * torch.randn(1, 2, samples, generator=generator) for track in tracks}
+    return Audio(waves, torch.tensor([samples]), RATE)
+
+
+def parameters(module: nn.Module) -> float:
+    """Millions."""
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+def test_the_default_sizes_are_the_released_ones() -> None:
+    with torch.device("meta"):
+        codec = build_dual_track(DualTrackCodecConfig(semantic=ConformerConfig(layers=12)))
+    assert codec.diffusion.out.in_features == 2200
+    assert parameters(codec.vae.encoder) == pytest.approx(84.3, abs=0.05)
+    assert parameters(codec.vae.decoder) == pytest.approx(84.4, abs=0.05)
+    assert parameters(codec.semantic.layers) == pytest.approx(290, rel=0.01)
+    assert parameters(codec.diffusion) == pytest.approx(660, rel=0.01)
+    assert codec.layout.frame_rate == 25.0
+    assert [stream.size for stream in codec.layout.streams] == [16384] * 3
+    assert (codec.window, codec.overlap, codec.channels) == (1000, 250, 2)
+
+
+def test_decoding_in_chunks_gives_the_samples_of_decoding_whole() -> None:
+    torch.manual_seed(0)
+    vae = OobleckVAE(OobleckConfig(channels=4, latent=8, chunk_frames=16)).eval()
+    latents = torch.randn(1, 100, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = vae.decode(latents)
+        for size in (100, 37, 5):
+            pieces = list(vae.decode_stream(latents.split(size, 1), 100))
+            torch.testing.assert_close(torch.cat(pieces, 2), whole, rtol=0, atol=1e-5)
+        assert max(piece.shape[2] for piece in pieces) == 16 * FRAME
+
+
+def test_a_decoded_sample_depends_on_the_latents_within_reach_only() -> None:
+    torch.manual_seed(0)
+    vae = OobleckVAE(OobleckConfig(channels=2, latent=4)).eval().double()
+    latents = torch.randn(1, 41, 4, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    middle = vae.decode(latents)[0, :, 20 * FRAME : 21 * FRAME]
+    [gradient] = torch.autograd.grad(middle.square().sum(), latents)
+    heard = gradient[0].abs().sum(-1).nonzero()[:, 0]
+    assert (int(heard.min()), int(heard.max())) == (20 - vae.reach, 20 + vae.reach)
+
+
+def test_windows_continue_each_other_and_stream_what_decode_returns(codec: MusicCodec) -> None:
+    ids = torch.randint(32, (1, 2, 170), generator=torch.Generator().manual_seed(0))
+    pieces = list(codec.stream(ids[:, 0], "vocal", 5))
+    assert sum(piece.shape[2] for piece in pieces) == 170 * FRAME
+    assert len(pieces) > 5
+    layout = codec.layout.select(["vocal", "accompaniment"])
+    decoded = codec.decode(Codes(ids, torch.tensor([170]), layout), seeds=[5])
+    assert torch.equal(torch.cat(pieces, 2), decoded.tracks["vocal"])
+
+
+def test_the_next_window_is_given_the_end_of_the_one_before(codec: MusicCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    sample = codec.diffusion.sample
+
+    def spy(condition: torch.Tensor, given: torch.Tensor, flag: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        made = sample(condition, given, flag, noise)
+        calls.append((given, flag, made))
+        return made
+
+    monkeypatch.setattr(codec.diffusion, "sample", spy)
+    codec.latents(torch.zeros(1, 120, dtype=torch.int64), "vocal", 0)
+    overlap = codec.overlap
+    assert overlap == 12  # half a second
+    assert [made.shape[1] for _, _, made in calls] == [50, 50, 44]
+    for (_, _, before), (given, flag, made) in itertools.pairwise(calls):
+        assert flag[0, :, 0].tolist() == [1.0] * overlap + [0.0] * (made.shape[1] - overlap)
+        assert torch.equal(given[:, :overlap], before[:, -overlap:])
+        assert torch.equal(made[:, :overlap], before[:, -overlap:])
+
+
+def test_a_stem_does_not_depend_on_the_other_track(codec: MusicCodec) -> None:
+    ids = torch.randint(32, (1, 2, 20), generator=torch.Generator().manual_seed(0))
+    layout = codec.layout.select(["vocal", "accompaniment"])
+    other = ids.clone()
+    other[:, layout.index("accompaniment")] = 7
+    one, two = (codec.decode(Codes(i, torch.tensor([20]), layout), seeds=[5]).tracks for i in (ids, other))
+    assert torch.equal(one["vocal"], two["vocal"])
+    assert not torch.equal(one["accompaniment"], two["accompaniment"])
+
+
+def test_the_mixed_stream_alone_is_refused(codec: MusicCodec) -> None:
+    codes = codec.encode(noise(9600, "mix"))
+    with pytest.raises(LayoutError, match="vocal, accompaniment"):
+        codec.decode(codes)
+
+
+def test_loud_songs_are_turned_down_before_they_are_encoded(codec: MusicCodec) -> None:
+    audio = noise(2 * RATE, "vocal")
+    wave = audio.tracks["vocal"][0]
+    assert torch.equal(
+        codec.semantic.song_ids(wave * 0.8 / wave.abs().max(), "vocal"),
+        codec.semantic.song_ids(wave * 3.0 / wave.abs().max(), "vocal"),
+    )
+
+
+def test_short_audio_is_repeated_to_fill_the_encoders_window(codec: MusicCodec) -> None:
+    wave = noise(RATE // 2, "vocal").tracks["vocal"][0]  # the window lasts two seconds
+    once, again = codec.semantic.song_ids(wave, "vocal"), codec.semantic.song_ids(wave.repeat(1, 4), "vocal")
+    assert once.shape == (13,)  # ceil(12.5)
+    assert torch.equal(once, again[:13])
+
+
+def test_what_does_not_fit_is_told_at_once() -> None:
+    config = tiny()
+    config.vae.strides, config.overlap_seconds, config.silence["vocal"] = [2, 4, 4, 6, 5], 3.0, 99
+    config.diffusion.positions = 40
+    problems = "; ".join(config.validate())
+    for part in ("[2, 4, 4, 6, 5] must be even", "frames of 960 samples", "99", "40 positions", "overlap_seconds 3.0"):
+        assert part in problems
+
+
+def released(codec: MusicCodec) -> dict[str, dict[str, torch.Tensor]]:
+    """A few tensors with released names, for the messages."""
+    flag = codec.diffusion.flag.weight.detach()
+    return {"dual": {"mask_emb.weight": flag}, "vae": {"decoder.layers.7.weight": codec.vae.decoder.layers[7].weight}}
+
+
+def test_an_unknown_tensor_stops_the_import(codec: MusicCodec) -> None:
+    report = Converted()
+    with pytest.raises(CheckpointError, match=r"none of the released VAE.*surprise\.weight"):
+        list(convert(VAE, {"surprise.weight": torch.zeros(1)}, codec.state_dict(), report))
+
+
+def test_missing_tensors_are_named(codec: MusicCodec) -> None:
+    files = released(codec)
+    with pytest.raises(CheckpointError, match=r"missing: diffusion\.blocks\.0\.contract\.bias"):
+        codec_state(codec, files["dual"], None, files["vae"])
+
+
+def test_models_of_two_releases_are_not_mixed(codec: MusicCodec) -> None:
+    weight = codec.semantic.project.weight.detach()
+    name = "bestrq.model.conv.linear.weight"
+    with pytest.raises(CheckpointError, match=r"semantic\.project\.weight.* differs"):
+        codec_state(codec, {name: weight}, {name: weight + 1}, {})
+
+
+def test_layers_behind_the_deepest_tap_are_left_out_and_told(codec: MusicCodec) -> None:
+    report = Converted()
+    name = "bestrq.model.conformer.layers.11.final_layer_norm.weight"
+    assert list(convert(DUAL_TRACK, {name: torch.zeros(8)}, codec.state_dict(), report)) == []
+    assert report.left_out == {name: "behind the deepest tap"}
+
+
+def test_every_released_name_has_its_place_or_a_reason(request: pytest.FixtureRequest) -> None:
+    folder = Path(request.config.rootpath) / "tests" / "data" / "levo2"
+    with torch.device("meta"):
+        codec = build_dual_track(DualTrackCodecConfig())
+        for kind, part in (("codec_dual", DUAL_TRACK), ("vae", VAE)):
+            shapes = json.loads((folder / kind / "shapes.json").read_text())
+            tensors = {name: torch.empty(shape) for name, shape in shapes.items() if "normfeat" not in name}
+            report = Converted()
+            names = [name for name, _ in convert(part, tensors, codec.state_dict(), report)]
+            assert sorted(names) == sorted(set(report.used.values()))
+            assert sorted([*report.used, *report.left_out]) == sorted(tensors)
