@@ -9,8 +9,9 @@ JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q -c requirements/constraints.txt
 PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
-# songkit-dac needs a package whose requirements cannot be met beside the others': see requirements/dac.txt.
-PLUGINS := $(patsubst %/pyproject.toml,-e ./%,$(filter-out plugins/songkit-dac/%,$(wildcard plugins/*/pyproject.toml)))
+# Published codecs bring large packages under terms of their own, and no song of ours needs them: only tests install them.
+CODECS := plugins/songkit-encodec/pyproject.toml plugins/songkit-dac/pyproject.toml
+PLUGINS := $(patsubst %/pyproject.toml,-e ./%,$(filter-out $(CODECS),$(wildcard plugins/*/pyproject.toml)))
 # A song's folder is named by the id in its lyrics, or by their file.
 NAME := $(or $(shell sed -n 's/^id: *//p' $(LYRICS) | head -n 1),$(basename $(notdir $(LYRICS))))
 SONG := $(SONGS)/$(NAME)
@@ -26,21 +27,22 @@ help:
 	@echo 'make test-slow  the tests that take more than ten seconds each'
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make docs       build the documentation into site/'
-	@echo 'make setup      only install: the core and every plugin in plugins/, editable, into .venv'
+	@echo 'make setup      only install: the core and its plugins, editable, into .venv (published codecs come with make test)'
 	@echo 'make clean      remove what the other targets made, except songs'
 
 setup: .venv/setup.stamp
 
-.venv/setup.stamp: $(PROJECTS) requirements/constraints.txt requirements/dac.txt
+.venv/setup.stamp: $(PROJECTS) requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "songkit needs Python 3.11 or newer, and this is %s: make PYTHON=python3.11 ..." % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo 'Installing songkit and its plugins into .venv (a few minutes the first time) ...'
 	@$(PIP) -e '.[english]' $(PLUGINS)
-	@$(PIP) --no-deps -r requirements/dac.txt -e ./plugins/songkit-dac
 	@touch $@
 
-.venv/dev.stamp: .venv/setup.stamp
-	@$(PIP) -e '.[dev,docs]'
+# songkit-dac needs a package whose requirements cannot be met beside the others': see requirements/dac.txt.
+.venv/dev.stamp: .venv/setup.stamp requirements/dac.txt
+	@$(PIP) -e '.[dev,docs]' -e ./plugins/songkit-encodec
+	@$(PIP) --no-deps -r requirements/dac.txt -e ./plugins/songkit-dac
 	@touch $@
 
 song: .venv/setup.stamp
