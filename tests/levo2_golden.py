@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,23 @@ class Golden:
         config, shapes = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "shapes"))
         return cls(config, shapes, numbers)
 
-    def codec_weights(self) -> dict[str, torch.Tensor]:
-        """Returns the stand-in weights of codec parts by their released names."""
-        return {name: torch.from_numpy(codec_stand_in(name, tuple(shape))) for name, shape in self.shapes.items()}
+    def codec_weights(self) -> Mapping[str, torch.Tensor]:
+        """Returns the stand-in weights of codec parts by their released names; each is made when it is read."""
+        return _StandIns(self.shapes)
+
+
+class _StandIns(Mapping[str, torch.Tensor]):
+    def __init__(self, shapes: Mapping[str, list[int]]) -> None:
+        self.shapes = shapes
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(codec_stand_in(name, tuple(self.shapes[name])))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
 
 
 def codec_stand_in(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ from levo2_golden import Golden, distance
 
 from songkit_levo2.codec_configs import OobleckConfig
 from songkit_levo2.oobleck import OobleckVAE
-from songkit_levo2.released_codec import VAE, Converted, convert
+from songkit_levo2.released_codec import VAE, makers, renamed
 
 GOLDEN = ("vae", "strides")
 pytestmark = pytest.mark.parity
@@ -34,8 +34,9 @@ def vae(golden: Golden) -> OobleckVAE:
             latent=sizes["latent_dim"],
         )
     )
-    names = [f"vae.{name}" for name in vae.state_dict()]
-    state = {name[4:]: tensor for name, tensor in convert(VAE, golden.codec_weights(), names, Converted())}
+    weights = golden.codec_weights()
+    used, _ = renamed(VAE, weights, ())
+    state = {name.removeprefix("vae."): make() for name, make in makers(VAE, weights, used).items()}
     missing, unexpected = vae.load_state_dict(state, strict=False)
     assert sorted(missing) == ["mean", "std"]  # these lie in the dual-track model's file
     assert unexpected == []

@@ -84,6 +84,25 @@ def test_windows_do_not_leave_gaps(codec: MusicCodec) -> None:
     assert float(latents.std(1).min()) > 0
 
 
+def test_a_stream_in_chunks_has_the_samples_of_the_whole(codec: MusicCodec) -> None:
+    ids = torch.randint(32, (1, 600), generator=torch.Generator().manual_seed(0))  # windows of 500 frames
+    pieces = list(codec.stream(ids, "vocal", 1, chunk=50))
+    [whole] = codec.stream(ids, "vocal", 1)
+    assert [piece.shape[2] for piece in pieces] == [50 * FRAME] * 12
+    torch.testing.assert_close(torch.cat(pieces, 2), whole, rtol=0, atol=1e-4 * float(whole.abs().max()))
+
+
+def test_a_decoded_sample_depends_on_the_latents_within_reach_only(codec: MusicCodec) -> None:
+    middle, reach = 30, codec.vae.reach
+    latents = torch.randn(1, 2 * middle + 1, codec.vae.latent, generator=torch.Generator().manual_seed(0))
+    latents.requires_grad_()
+    samples = codec.vae.decode(latents)[0, 0, middle * FRAME : (middle + 1) * FRAME]
+    [gradient] = torch.autograd.grad(samples.square().sum(), latents)
+    heard = gradient[0].abs().sum(-1).nonzero()[:, 0]
+    assert middle - reach <= int(heard.min())
+    assert int(heard.max()) <= middle + reach
+
+
 def test_silence_is_finite(codec: MusicCodec) -> None:
     silent = Audio({t: torch.zeros(1, 1, 4800) for t in TRACKS}, torch.tensor([4800]), RATE)
     decoded = codec.decode(codec.encode(silent))

@@ -157,14 +157,21 @@ class MusicCodec(Codec):
         return Audio(tracks, codes.lengths * self.vae.frame, self.sample_rate)
 
     @torch.no_grad()
-    def stream(self, ids: Tensor, track: str, seed: int) -> Iterator[Tensor]:
+    def stream(self, ids: Tensor, track: str, seed: int, chunk: int | None = None) -> Iterator[Tensor]:
         """Turns a track's ids [1, F] into its waveform, in pieces [1, C, T] that are yielded when they are done.
 
         The first piece comes after the first window, however long the song is; memory does not grow with the song.
+
+        Args:
+            ids: Of the whole track.
+            track: Its name.
+            seed: Of the noise.
+            chunk: Frames in a piece. By default the VAE's own (0, all, for the miniature), which `decode` returns too;
+                others differ from it by rounding.
         """
         if ids.shape[1]:
             windows = (self.vae.restore(latents) for latents in self._windows(ids, track, seed))
-            yield from self.vae.decode_stream(windows, ids.shape[1])
+            yield from self.vae.decode_stream(windows, ids.shape[1], chunk)
 
     def code_vectors(self, track: str) -> Tensor:
         """Returns the codes [V, d] of a track's quantizer: those in near directions sound alike."""

@@ -25,6 +25,8 @@ FRAME = 1920
 _N_FFT, _HOP = 2048, 240
 _MEAN, _STD = 6.768444971712967, 18.417922652295623
 """Of the mel spectra in decibels over the released model's training data."""
+_REAL = torch.device("cpu")
+"""For what is derived: where parameters are made on the device "meta", to be taken from a file, this is not in it."""
 
 
 class ConformerTokenizer(Semantic):
@@ -78,12 +80,12 @@ class _HalfRate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        width = math.ceil(6 * 2 / 0.99)
-        places = torch.arange(-width, width + 2, dtype=torch.float64) / 2 * 0.99
-        window = torch.cos(places.clamp(-6, 6) * math.pi / 12).square()
-        self.width = width
+        self.width = width = math.ceil(6 * 2 / 0.99)
+        with _REAL:
+            places = (torch.arange(-width, width + 2, dtype=torch.float64) / 2 * 0.99).clamp(-6, 6)
+            kernel = torch.sinc(places) * torch.cos(places * math.pi / 12).square() * 0.99 / 2
         self.kernel: Tensor
-        self.register_buffer("kernel", (torch.sinc(places.clamp(-6, 6)) * window * 0.99 / 2).float(), persistent=False)
+        self.register_buffer("kernel", kernel.float(), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Returns [B, T / 2] of [B, T]."""
@@ -98,8 +100,9 @@ class _Decibels(nn.Module):
         super().__init__()
         self.filters: Tensor
         self.window: Tensor
-        self.register_buffer("filters", mel_filters(_N_FFT, mels, SAMPLE_RATE // 2), persistent=False)
-        self.register_buffer("window", torch.hann_window(_N_FFT), persistent=False)
+        with _REAL:
+            self.register_buffer("filters", mel_filters(_N_FFT, mels, SAMPLE_RATE // 2), persistent=False)
+            self.register_buffer("window", torch.hann_window(_N_FFT), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Returns the power of each band; silence is at -100 dB."""

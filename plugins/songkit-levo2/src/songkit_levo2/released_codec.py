@@ -8,16 +8,16 @@ only the quantizer is used, and the VAE. Tensors are read one at a time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from songkit.errors import CheckpointError
-from songkit_levo2.codec import MusicCodec
 
-__all__ = ["DUAL_TRACK", "MIXED", "VAE", "Converted", "Part", "codec_state", "convert"]
+__all__ = ["DUAL_TRACK", "MIXED", "VAE", "Makers", "Part", "codec_makers", "makers", "recognised", "renamed"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,12 @@ class Part:
     """Patterns of released names, and what is put in their place. The first that matches a name's start counts."""
     left_out: tuple[tuple[str, str], ...]
     """Patterns of released names that are not used, and why. They count before `names`."""
+    sign: str
+    """A name that tells the file from those after it."""
 
 
-@dataclass
-class Converted:
-    """What became of a file's tensors."""
-
-    used: dict[str, str] = field(default_factory=dict)
-    """Released name to the name here."""
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Released name to the reason."""
+Makers = dict[str, Callable[[], Tensor]]
+"""What reads and converts a tensor, by its name here."""
 
 
 _LAYER = r"bestrq\.model\.conformer\.layers\.(\d+)\."
@@ -111,6 +107,7 @@ DUAL_TRACK = Part(
         (r"cfm_wrapper\.mlp", _OF_TRAINING),
         (r"zero_cond_embedding1", "for padding, which is not made here"),
     ),
+    sign="rvq_bestrq_bgm_emb.quantizers.0.codebook.weight",
 )
 
 MIXED = Part(
@@ -120,100 +117,116 @@ MIXED = Part(
         *_ENCODER_LEFT_OUT,
         (r"cfm_wrapper|normfeat|mask_emb|zero_cond_embedding1", "the mixed stream is planned and not decoded"),
     ),
+    sign="rvq_bestrq_emb.quantizers.0.codebook.weight",
 )
 
 VAE = Part(
     title="VAE (autoencoder_music_1320k)",
-    names=((r"(?:autoencoder\.)?(encoder|decoder)", r"vae.\1"),),
-    left_out=((r"discriminator|losses|bottleneck|pretransform|autoencoder_ema", _OF_TRAINING),),
+    names=((r"(encoder|decoder)\.", r"vae.\1."),),
+    left_out=((r"discriminator|losses|autoencoder_ema", _OF_TRAINING),),
+    sign="decoder.layers.0.weight_g",
 )
 
 
-def codec_state(
-    codec: MusicCodec, dual_track: Mapping[str, Tensor], mixed: Mapping[str, Tensor] | None, vae: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Converted]]:
-    """Returns a codec's state from the released files, and what became of the tensors of each file.
+def recognised(tensors: Container[str]) -> Part | None:
+    """Returns which of the released files has tensors of such names, if any."""
+    return next((part for part in (DUAL_TRACK, MIXED, VAE) if part.sign in tensors), None)
+
+
+def codec_makers(
+    wanted: Mapping[str, Tensor], files: Mapping[Part, Mapping[str, Tensor]]
+) -> tuple[Makers, dict[Part, dict[str, str]], dict[Part, dict[str, str]]]:
+    """Returns how a codec's whole state is made of the released files.
 
     Args:
-        codec: Says which names are wanted; it may be on the meta device.
-        dual_track: Tensors of the dual-track model.
-        mixed: Tensors of the mixed model; `None` for a codec without the mixed stream.
-        vae: Tensors of the VAE.
+        wanted: The codec's state, on any device.
+        files: Tensors of each file, by what it is.
+
+    Returns:
+        The makers, and for each file the new names of its tensors and the reasons of those that are left out.
 
     Raises:
-        CheckpointError: If a name is unknown or missing, a shape is another, or the encoders of both models differ.
+        CheckpointError: If a name is unknown or missing, a shape is another, or the encoders of two files differ.
     """
-    wanted = codec.state_dict()
-    state: dict[str, Tensor] = {}
-    reports = {}
-    for part, tensors in ((DUAL_TRACK, dual_track), (MIXED, mixed), (VAE, vae)):
-        if tensors is None:
-            continue
-        report = reports[part.title] = Converted()
-        for name, tensor in convert(part, tensors, wanted, report):
-            if name in state and not torch.equal(state[name], tensor):
+    made: Makers = {}
+    used: dict[Part, dict[str, str]] = {}
+    unused: dict[Part, dict[str, str]] = {}
+    problems = []
+    for part, tensors in files.items():
+        used[part], unused[part] = renamed(part, tensors, wanted)
+        shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
+        found = makers(part, shapes, used[part])
+        problems += [
+            f"{name} {list(make().shape)} instead of {list(wanted[name].shape)}"
+            for name, make in found.items()
+            if name in wanted and make().shape != wanted[name].shape
+        ]
+        problems += [f"{name} unknown to the codec" for name in found if name not in wanted]
+        for name, make in makers(part, tensors, used[part]).items():
+            if name in made and not problems and not torch.equal(made[name](), make()):
                 raise CheckpointError(
-                    f"'{name}' differs between the {DUAL_TRACK.title} and the {part.title}: they were not released "
-                    "together. Take both files from the same release."
+                    f"'{name}' of the {part.title} differs from that of another file: they were not released together. "
+                    "Take all files from the same release."
                 )
-            state[name] = tensor
+            made[name] = make
     for name, tensor in wanted.items():  # what training counts starts anew
         if name.endswith((".usage", ".seen")):
-            state[name] = torch.ones(tensor.shape) if name.endswith("usage") else torch.zeros(tensor.shape).long()
-    missing = sorted(wanted.keys() - state.keys())
-    extra = sorted(state.keys() - wanted.keys())
-    shapes = [
-        f"{name} {list(tensor.shape)} instead of {list(wanted[name].shape)}"
-        for name, tensor in state.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    problems = [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in (
-        ("missing", missing), ("that the codec does not have", extra), ("of another shape", shapes)
-    ) if names]  # fmt: skip
+            made[name] = partial(torch.full, tensor.shape, float(name.endswith("usage")), dtype=tensor.dtype)
+    problems += [f"{name} missing" for name in sorted(wanted.keys() - made.keys())]
     if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(
-            f"the released files do not fit the codec: {'; '.join(problems)}. Check its sizes (layers, taps, channels)."
+            f"the released files do not fit the codec: {'; '.join(problems[:5])}{more}. Check that all files are "
+            "there, and the sizes of the codec's recipe."
         )
-    return state, reports
+    return made, used, unused
 
 
-def convert(
-    part: Part, tensors: Mapping[str, Tensor], wanted: Iterable[str], report: Converted
-) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of a released file by their names here, one at a time.
+def renamed(part: Part, tensors: Iterable[str], wanted: Container[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the names here of a released file's tensors, and why others are left out.
 
     Args:
         part: Which file it is.
-        tensors: The file's, read when they are asked for.
+        tensors: The names in the file.
         wanted: The names of the codec's state; encoder layers that it does not have are left out.
-        report: Is told what becomes of every name.
 
     Raises:
-        CheckpointError: If a name is unknown; nothing has been yielded then.
+        CheckpointError: If a name is unknown.
     """
-    wanted = set(wanted)
-    unknown = []
+    used, unused, unknown = {}, {}, []
     for name in tensors:
         reason = next((why for pattern, why in part.left_out if re.match(pattern, name)), None)
         new = next((re.sub(pattern, to, name) for pattern, to in part.names if re.match(pattern, name)), None)
         if reason is not None:
-            report.left_out[name] = reason
+            unused[name] = reason
         elif new is None:
             unknown.append(name)
         elif new.startswith("semantic.layers.") and new not in wanted:
-            report.left_out[name] = "behind the deepest tap"
+            unused[name] = "behind the deepest tap"
         else:
-            report.used[name] = re.sub(r"weight_[gv]$", "weight", new)
+            used[name] = re.sub(r"weight_[gv]$", "weight", new)
     if unknown:
         raise CheckpointError(
             f"{len(unknown)} tensors are none of the released {part.title}: {', '.join(sorted(unknown)[:5])}. Check "
             "which file it is; nothing was imported."
         )
-    for name, new in list(report.used.items()):
-        if name in tensors and not name.endswith("weight_v"):
-            yield new, _fitted(name, new, tensors)
-    if "normfeat.counts" in tensors and part is DUAL_TRACK:
-        yield from _statistics(tensors)
+    return used, unused
+
+
+def makers(part: Part, tensors: Mapping[str, Tensor], used: Mapping[str, str]) -> Makers:
+    """Returns how the tensors of a released file are made, by their names here.
+
+    Args:
+        part: Which file it is.
+        tensors: The file's.
+        used: From `renamed`.
+    """
+    made: Makers = {
+        new: partial(_fitted, name, new, tensors) for name, new in used.items() if not name.endswith("weight_v")
+    }
+    if part is DUAL_TRACK and "normfeat.counts" in tensors:
+        made["vae.mean"], made["vae.std"] = (partial(_statistic, tensors, which) for which in ("mean", "std"))
+    return made
 
 
 def _fitted(name: str, new: str, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -228,11 +241,8 @@ def _fitted(name: str, new: str, tensors: Mapping[str, Tensor]) -> Tensor:
     return tensor.contiguous()
 
 
-def _statistics(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yields mean and standard deviation of the latents from their running sums."""
+def _statistic(tensors: Mapping[str, Tensor], which: str) -> Tensor:
+    """Returns mean or standard deviation of the latents from their running sums."""
     count, total, squares = (tensors[f"normfeat.{name}"].double() for name in ("counts", "sum_x", "sum_x2"))
-    if float(count) < 10:
-        raise CheckpointError(f"normfeat.counts is {float(count):g}: the statistics of the latents were not gathered")
     mean = total / count
-    yield "vae.mean", mean.float()
-    yield "vae.std", (squares / count - mean.square()).clamp(min=0).sqrt().float()
+    return (mean if which == "mean" else (squares / count - mean.square()).clamp(min=0).sqrt()).float()

@@ -58,6 +58,11 @@ class _CropTask(Task):
         seed: int,
     ) -> None:
         super().__init__(settings=settings, optimizer=optimizer, seed=seed)
+        if codec.channels != 1:
+            raise LayoutError(
+                f"codec: the codec has {codec.channels} channels, and this task trains on mono crops. Use "
+                "levo2/music-codec; weights of levo2/dual-track-codec are imported (`songkit import levo2`)."
+            )
         self.config, self.codec = config, codec
         self._data, self._validation = data, validation
         frame = codec.vae.frame

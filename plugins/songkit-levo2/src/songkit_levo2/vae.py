@@ -61,7 +61,7 @@ class LatentVAE(nn.Module, ABC):
         kl = 0.5 * (mean.square() + log_var.exp() - log_var - 1.0).mean()
         return self.decode(mean + (0.5 * log_var).exp() * noise), kl
 
-    def decode_stream(self, parts: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+    def decode_stream(self, parts: Iterable[Tensor], frames: int, chunk: int | None = None) -> Iterator[Tensor]:
         """Decodes latents [B, F, D] that arrive in parts; yields the waveform [B, C, T] in pieces as soon as it can.
 
         A piece is decoded together with the `reach` latents on both of its sides. So it has the samples that decoding
@@ -70,8 +70,9 @@ class LatentVAE(nn.Module, ABC):
         Args:
             parts: Latents, in order.
             frames: Of all parts together.
+            chunk: Latent frames in a piece, 0 for all; the VAE's own by default.
         """
-        size = self.chunk or frames
+        size = (self.chunk if chunk is None else chunk) or frames
         held: Tensor | None = None
         start = done = 0  # frames before those that are held; frames whose samples were yielded
         for part in parts:
