@@ -19,10 +19,13 @@ from songkit.types import Codes, Conditions, Plan, TokenLayout
 if TYPE_CHECKING:
     from songkit.stream_planner import StreamPlanner
 
-__all__ = ["NO_FRAME", "DrawnSong", "collect"]
+__all__ = ["END", "NO_FRAME", "DrawnSong", "collect"]
 
 NO_FRAME = -1
 """Stands on steps at which a stream has no frame."""
+
+END = -2
+"""Stands once on the step after a song that ended by itself, in planners with a tail."""
 
 
 class DrawnSong:
@@ -40,6 +43,7 @@ class DrawnSong:
         self.planner, self.seed, self.sampling, self.max_frames = planner, seed, sampling, max_frames
         self.prefix, self.mask = song_rows(conditions, index, sampling.guidance)
         self.guided = sampling.guidance != 1.0
+        self.forbidden = sorted(conditions.forbidden[index]) if conditions.forbidden is not None else []
         self.ids: list[list[int]] = [[] for _ in planner.layout.streams]
         self.frames: int | None = None  # known when the leading stream has ended or was cut
         self.finished = False
@@ -70,7 +74,8 @@ class DrawnSong:
                 self._lead(stream, frame, state)
             else:
                 self.ids[stream].append(self._draw(stream, frame, state, may_end=False))
-        if self.frames is not None and all(len(ids) == self.frames for ids in self.ids):
+        drawn = self.frames is not None and all(len(ids) == self.frames for ids in self.ids)
+        if drawn and (not planner.tail or len(self.states) == planner.states_of(self.frames or 0)):
             return None
         return self._embed(step + 1)
 
@@ -79,13 +84,16 @@ class DrawnSong:
         if frame >= self.max_frames:
             self.frames = frame
             return
-        drawn = self._draw(stream, frame, state, may_end=frame > 0 and (self.walk is None or self.walk.arrived))
+        drawn = self._draw(stream, frame, state, may_end=self._may_end(frame))
         if drawn == self.planner.layout.streams[stream].size:
             self.frames, self.finished = frame, True
             return
         self.ids[stream].append(drawn)
         if self.walk is not None:
             self.walk.move(self.planner.move(state[0]), seed=self.seed, frame=frame)
+
+    def _may_end(self, frame: int) -> bool:
+        return frame >= max(1, self.sampling.min_frames) and (self.walk is None or self.walk.arrived)
 
     def _draw(self, stream: int, frame: int, state: Tensor, *, may_end: bool) -> int:
         sampling = self.sampling
@@ -95,6 +103,8 @@ class DrawnSong:
             guided[-1] = float("-inf")
         recent = self.ids[stream][-sampling.repetition_window :] if sampling.repetition_window else []
         guided = penalise(guided, recent, sampling.repetition_penalty)
+        if self.forbidden and stream == self.planner.pattern.lead:
+            guided[self.forbidden] = float("-inf")
         return draw(guided, sampling, seed=self.seed, stream=_noise_stream(stream), step=frame)
 
     def _embed(self, step: int) -> Tensor:
@@ -104,6 +114,8 @@ class DrawnSong:
         for stream, frame in planner.pattern.at(step):
             if frame < len(self.ids[stream]):
                 ids[stream] = self.ids[stream][frame]
+            elif planner.tail and self.finished and (stream, frame) == (planner.pattern.lead, self.frames):
+                ids[stream] = END
         device = self.prefix.device
         x = planner.embed_steps(torch.tensor(ids, device=device)[None, :, None])[:, 0]
         x = x.expand(2 if self.guided else 1, -1)

@@ -18,10 +18,11 @@ __all__ = ["HEADERS", "Draft", "header_values", "read_text_file"]
 MAX_BYTES = 1_000_000
 """Largest request file; two hours of lyrics are a tenth of it."""
 
-HEADERS = ("id", "description", "tier", "prompt")
+HEADERS = ("id", "description", "tier", "prompt", "pure_music")
 """What a request says besides its lyrics."""
 
 _BARE = ("intro", "outro", "inst")
+_ANSWERS = {"yes": True, "true": True, "no": False, "false": False}
 _log = logging.getLogger(__name__)
 
 
@@ -78,6 +79,8 @@ class Draft:
         if name == "tier" and value not in TIERS:
             hint = did_you_mean(value, TIERS) or f" Tiers: {', '.join(TIERS)}."
             self.add_problem(line, f"unknown tier '{value}'.{hint}")
+        if name == "pure_music" and value.lower() not in _ANSWERS:
+            self.add_problem(line, f"pure_music is '{value}'. Write yes or no.")
         if name == "prompt" and not self._prompt(value).is_file():
             self.add_problem(line, f"the prompt {self._prompt(value)} is not a file. Check the path.")
 
@@ -113,6 +116,7 @@ class Draft:
             description=self.headers.get("description", ""),
             tier=self.headers.get("tier", TIERS[-1]),
             prompt_audio=self._prompt(self.headers["prompt"]) if self.headers.get("prompt") else None,
+            pure_music=_ANSWERS.get(self.headers.get("pure_music", "no").lower(), False),
         )
         located = list(self.problems)
         for section, (_, number, lines) in zip(request.sections, self.sections, strict=True):
@@ -140,4 +144,6 @@ def header_values(request: SongRequest, path: Path) -> list[tuple[str, str]]:
     if request.prompt_audio is not None:
         prompt = os.path.relpath(request.prompt_audio, path.parent)
         values.append(("prompt", prompt))
+    if request.pure_music:
+        values.append(("pure_music", "yes"))
     return values

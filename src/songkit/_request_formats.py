@@ -27,7 +27,16 @@ _HEADER_LINE = re.compile(r"([A-Za-z_]+)\s*:\s*(.*)")
 _LRC_HEADER = re.compile(r"\[([A-Za-z#_]+):(.*)\]")
 _WORD_TIME = re.compile(r"<\d{1,4}:\d{1,2}(?:[.:]\d{1,3})?>")
 _LRC_METADATA = frozenset(("ti", "ar", "al", "au", "lr", "by", "offset", "length", "re", "tool", "ve", "#"))
-_LEVO_FIELDS = ("idx", "gt_lyric", "descriptions", "prompt_audio_path", "auto_prompt_audio_type", "tier")
+_LEVO_FIELDS = ("idx", "gt_lyric", "descriptions", "prompt_audio_path", "auto_prompt_audio_type", "tier", "pure_music")
+
+_LEVO_HEADERS = {
+    "idx": "id",
+    "descriptions": "description",
+    "prompt_audio_path": "prompt",
+    "tier": "tier",
+    "pure_music": "pure_music",
+}
+"""The headers that LeVo's fields, and our two additions, stand for."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +108,7 @@ def format_levo(request: SongRequest, path: Path) -> str:
         words = ".".join(lines)
         sections.append(f"[{section.tag}] {words}{'.' if words.isascii() else ''}" if lines else f"[{section.tag}]")
     fields: dict[str, Any] = {"idx": request.id, "gt_lyric": " ; ".join(sections)}
-    names = {"description": "descriptions", "prompt": "prompt_audio_path", "tier": "tier"}
+    names = {name: field for field, name in _LEVO_HEADERS.items()}
     fields.update((names[name], value) for name, value in header_values(request, path) if name != "id")
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
@@ -124,8 +133,7 @@ def _levo_draft(line: str, number: int, path: Path) -> Draft:
         elif value is not None and not isinstance(value, str) and not (name == "idx" and type(value) is int):
             draft.add_problem(number, f"'{name}' is {json.dumps(value)[:60]}; expected a string.")
     texts = {name: str(value) for name, value in fields.items() if isinstance(value, str | int) and value != ""}
-    names = {"idx": "id", "descriptions": "description", "prompt_audio_path": "prompt", "tier": "tier"}
-    for name, header in names.items():
+    for name, header in _LEVO_HEADERS.items():
         if name in texts:
             draft.set_header(header, " ".join(texts[name].split()), number)
     for name in ("idx", "gt_lyric"):

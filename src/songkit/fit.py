@@ -126,6 +126,11 @@ def _plan_reasons(planner: Planner, refiner: TrackRefiner) -> list[str]:
             f"delay: the planner takes {ours.stride} steps a frame with offsets {list(ours.offsets)}, the refiner's "
             f"source {theirs.stride} with {list(theirs.offsets)}"
         )
+    if refiner.source_tail != planner.tail:
+        reasons.append(
+            f"tail: the refiner reads states of {refiner.source_tail} steps after a song, the planner gives those of "
+            f"{planner.tail}"
+        )
     return reasons + _width_reasons("refiner's source_width", refiner.source_width, "planner", planner.width)
 
 

@@ -148,13 +148,14 @@ def write_song(
 
 def request_record(request: SongRequest) -> dict[str, Any]:
     """Returns a request as JSON values; `read_song_json` makes the same request of them."""
-    return {
+    record = {
         "id": request.id,
         "sections": [{"tag": section.tag, "lines": list(section.lines)} for section in request.sections],
         "description": request.description,
         "tier": request.tier,
         "prompt_audio": None if request.prompt_audio is None else str(request.prompt_audio),
     }
+    return {**record, "pure_music": True} if request.pure_music else record
 
 
 def read_song_json(path: Path) -> SongRequest | None:

@@ -2,8 +2,8 @@
 
 Three formats hold requests, and `read_requests` tells them apart:
 
-- plain text: optional header lines (`id: ...`, `description: ...`, `tier: ...`, `prompt: PATH`), then sections, each a
-  line with its tag in brackets (`[verse]`) and its sung lines below;
+- plain text: optional header lines (`id: ...`, `description: ...`, `tier: ...`, `prompt: PATH`, `pure_music: yes`),
+  then sections, each a line with its tag in brackets (`[verse]`) and its sung lines below;
 - LeVo's JSON Lines: `idx`, `gt_lyric` (sections joined by ` ; `, sentences by `.`), `descriptions`,
   `prompt_audio_path`; many songs in a file;
 - LRC: lines with time tags, of which only the order counts.
@@ -60,6 +60,8 @@ class SongRequest:
     """Musicality to aim at, one of `songkit.types.TIERS`."""
     prompt_audio: Path | None = None
     """Audio whose style the song takes up."""
+    pure_music: bool = False
+    """Whether nobody sings; there are no lines then, and there need be no sections."""
 
     @classmethod
     def of(cls, song: Song) -> SongRequest:
@@ -77,8 +79,13 @@ class SongRequest:
         for section in self.sections:
             problems += section_problems(section)
             problems += [problem for line in section.lines for problem in line_problems(line)]
-        if not any(section.lines for section in self.sections):
-            problems.append("there is no sung line. Put words below a [verse], [chorus] or [bridge] line.")
+        sung = any(section.lines for section in self.sections)
+        if self.pure_music and sung:
+            problems.append("pure music has no sung lines. Delete the lines, or 'pure_music'.")
+        elif not self.pure_music and not sung:
+            problems.append(
+                "there is no sung line. Put words below a [verse], [chorus] or [bridge] line, or say 'pure_music: yes'."
+            )
         return problems
 
 

@@ -152,6 +152,8 @@ class GenerateSettings:
     """The same as `top_k` for the track refiner."""
     max_seconds: float = 60.0
     """Where a song that does not end by itself is cut."""
+    min_seconds: float = 0.0
+    """Before which a song does not end by itself."""
     prompt_seconds: float = 10.0
     """How much of the start of an audio prompt is used."""
     threads: int | None = None
@@ -163,6 +165,8 @@ class GenerateSettings:
         problems = _not_below(
             self, 0, "temperature", "top_k", "guidance", "repetition_window", "refiner_temperature", "refiner_top_k"
         )
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            problems.append(f"min_seconds is {self.min_seconds}; expected at least 0 and at most max_seconds")
         if not self.repetition_penalty >= 1:
             problems.append(f"repetition_penalty is {self.repetition_penalty}; expected 1 or more")
         for name, most in (("max_seconds", 600), ("prompt_seconds", 60)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,10 @@ def check_requests(
     for request in requests:
         prompt = None
         try:
+            if request.pure_music and not model.conditioner.pure_music:
+                raise RequestError(
+                    "this model makes no pure music. Give it words, and take the accompaniment with --tracks."
+                )
             model.conditioner.check(request)
             if request.prompt_audio is not None:
                 prompt = _read_prompt(model.codec, request.prompt_audio, settings.prompt_seconds)
@@ -173,11 +177,12 @@ def _sing_batch(
     null = settings.guidance != 1
     encoded = [None if prompt is None else _encode_prompt(model.codec, prompt) for prompt in prompts]
     most = math.ceil(settings.max_seconds * model.frame_rate)
+    least = math.ceil(settings.min_seconds * model.frame_rate)
 
     conditions = model.conditioner(requests, prompts=encoded, null=null, side="planner")
     plan = model.planner.generate(
         conditions,
-        sampling=_sampling(settings),
+        sampling=replace(_sampling(settings), min_frames=least),
         max_frames=most,
         seeds=seeds,
         progress=report.stage("plan", most * len(requests)),
@@ -196,6 +201,9 @@ def _sing_batch(
         clock.lap("refine")
     codes = codes.arrange(model.codec.layout.select(codes.layout.tracks))  # in the order that the codec knows
     decoded = _decode(model.codec, codes, seeds, report)
+    for request, audio in zip(requests, decoded, strict=True):
+        if request.pure_music and "vocal" in audio:
+            audio["vocal"] = np.zeros_like(audio["vocal"])
     clock.lap("decode")
 
     songs = []

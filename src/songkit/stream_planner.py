@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from songkit._drawn_song import NO_FRAME, DrawnSong, collect
+from songkit._drawn_song import END, NO_FRAME, DrawnSong, collect
 from songkit.cursor import AGES, age_class, frame_ages, move_loss
 from songkit.decoding import run_songs
 from songkit.errors import LayoutError
@@ -43,6 +43,7 @@ class StreamPlanner(Planner):
         cursor_steps: int = 0,
         cursor_weight: float = 0.3,
         auxiliary: Mapping[str, float] | None = None,
+        tail: int = 0,
     ) -> None:
         """Makes a planner with random weights.
 
@@ -54,6 +55,8 @@ class StreamPlanner(Planner):
             cursor_weight: Weight of the cross-entropy of the moves.
             auxiliary: Tracks of the same levels to predict beside, with the weight of their cross-entropy: a target in
                 training only, as the vocal tokens in SongGen's "mixed pro" mode.
+            tail: Steps that it runs on after a song, for refiners that run behind it. The table has one row more then:
+                a song that ended by itself is told so, once, on the first of these steps.
 
         Raises:
             LayoutError: If the streams do not fit the pattern.
@@ -64,11 +67,11 @@ class StreamPlanner(Planner):
         self.layout, self._pattern, self.tower, self.width = layout, pattern, tower, tower.width
         self._auxiliary = dict(auxiliary or {})
         self.auxiliary = tuple(self._auxiliary)
-        self.cursor_steps, self._cursor_weight = cursor_steps, cursor_weight
+        self.cursor_steps, self._cursor_weight, self.tail = cursor_steps, cursor_weight, tail
         self._sizes = [stream.size for stream in layout.streams]
         self._starts = [sum(self._sizes[:k]) + k for k in range(len(layout))]
         rows = sum(self._sizes) + len(layout)
-        self.embed = nn.Embedding(rows, self.width)
+        self.embed = nn.Embedding(rows + (tail > 0), self.width)
         self.head = nn.Linear(self.width, rows, bias=False)
         nn.init.normal_(self.embed.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -111,9 +114,11 @@ class StreamPlanner(Planner):
         frames, stride = own.ids.shape[2], self.pattern.stride
         beyond = torch.arange(frames, device=own.ids.device) >= own.lengths[:, None, None]
         steps = self.pattern.apply(own.ids.masked_fill(beyond, NO_FRAME), NO_FRAME)
-        # Up to the state that predicts the end of the last stream.
-        length = 1 + stride * frames + max(self.pattern.offsets)
+        length = self.states_of(frames)
         steps = functional.pad(steps, (0, length - steps.shape[2]), value=NO_FRAME)
+        if self.tail and own.ended is not None:
+            songs = own.ended.nonzero()[:, 0]
+            steps[songs, self.pattern.lead, 1 + stride * own.lengths[songs]] = END
         x = self.embed_steps(steps)
         losses = {}
         if self.cursor_steps:
@@ -154,17 +159,24 @@ class StreamPlanner(Planner):
             return following
 
         starts = [song.start() for song in songs]
-        most = self.pattern.stride * max_frames + max(self.pattern.offsets)
+        most = self.states_of(max_frames) - 1
         run_songs(self.tower, starts, advance, steps=[most] * len(songs))
         return collect(songs, [mask for _, mask in starts], self.layout)
 
     def embed_steps(self, steps: Tensor) -> Tensor:
-        """Sums the embeddings of all streams: ids [B, K, S], or `NO_FRAME`, to [B, S, D]."""
-        rows = [torch.where(steps[:, k] == NO_FRAME, n, steps[:, k]) for k, n in enumerate(self._sizes)]
+        """Sums the embeddings of all streams: ids [B, K, S], or `NO_FRAME` or `END`, to [B, S, D]."""
+        rows = []
+        for k, (start, size) in enumerate(zip(self._starts, self._sizes, strict=True)):
+            row = torch.where(steps[:, k] == NO_FRAME, start + size, start + steps[:, k])
+            rows.append(torch.where(steps[:, k] == END, self.embed.num_embeddings - 1, row))
         x = self.embed(rows[0])
-        for k in range(1, len(rows)):
-            x = x + self.embed(rows[k] + self._starts[k])
+        for row in rows[1:]:
+            x = x + self.embed(row)
         return x
+
+    def states_of(self, frames: int) -> int:
+        """Returns how many steps there are up to the state that predicts the end of the last stream, and the tail."""
+        return 1 + self.pattern.stride * frames + max(self.pattern.offsets) + self.tail
 
     def logits(self, stream: int, states: Tensor) -> Tensor:
         """Returns the logits [..., V + 1] of a stream, of the states [..., D] before its steps."""

@@ -19,7 +19,7 @@ This module names torch and numpy only in annotations: plugins and readers use i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,6 +270,8 @@ class Codes:
     lengths: Tensor
     """int64 [B], in frames."""
     layout: TokenLayout
+    ended: Tensor | None = None
+    """bool [B], whether a song ends after its last frame, in training; a cut one goes on. None is nowhere told."""
 
     def select(self, tracks: Iterable[str]) -> Codes:
         """Returns the codes of some tracks, in this layout's order."""
@@ -279,7 +281,7 @@ class Codes:
     def arrange(self, layout: TokenLayout) -> Codes:
         """Returns the codes of a layout's streams, in its order; raises `KeyError` where there are none."""
         rows = [self.layout.index(s.track, s.level) for s in layout.streams]
-        return Codes(self.ids[:, rows], self.lengths, layout)
+        return Codes(self.ids[:, rows], self.lengths, layout, self.ended)
 
 
 @dataclass
@@ -302,6 +304,8 @@ class Conditions:
     """int64 [B]."""
     cursor: Tensor | None = None
     """int64 [B, F]: the lyrics token being sung at each frame; given in training, predicted in generation."""
+    forbidden: Sequence[frozenset[int]] | None = None
+    """For each song, ids of the planner's leading stream that may not be drawn; None where all may."""
 
 
 @dataclass

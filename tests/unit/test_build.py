@@ -160,8 +160,8 @@ def parts(**changes):
     mix, stems = CODEC.select(["mix"]), CODEC.select(["vocal", "accompaniment"])
     out = {
         "codec": SimpleNamespace(layout=CODEC),
-        "planner": SimpleNamespace(layout=mix, width=8, pattern=parallel(1), auxiliary=()),
-        "refiner": SimpleNamespace(source=mix, source_width=8, source_pattern=parallel(1), layout=stems),
+        "planner": SimpleNamespace(layout=mix, width=8, pattern=parallel(1), auxiliary=(), tail=0),
+        "refiner": SimpleNamespace(source=mix, source_width=8, source_pattern=parallel(1), source_tail=0, layout=stems),
         "conditioner": SimpleNamespace(width=8, prompts_layout=CODEC),
     }
     for name, value in changes.items():
@@ -192,6 +192,10 @@ def test_parts_that_fit_are_accepted():
         (
             {"planner_pattern": interleaved([1])},
             "delay: the planner takes 2 steps a frame with offsets [1], the refiner's source 1 with [0]",
+        ),
+        (
+            {"refiner_source_tail": 250},
+            "tail: the refiner reads states of 250 steps after a song, the planner gives those of 0",
         ),
         (
             {"planner_auxiliary": ("drums",)},

@@ -34,6 +34,7 @@ _SETTINGS: dict[str, tuple[type, str]] = {
     "refiner_temperature": (float, "the same as --temperature for the track refiner"),
     "refiner_top_k": (int, "the same as --top-k for the track refiner"),
     "max_seconds": (float, "where a song that does not end by itself is cut"),
+    "min_seconds": (float, "before which a song does not end by itself"),
     "prompt_seconds": (float, "how much of an audio prompt is used"),
     "threads": (int, "CPU threads"),
 }

@@ -21,6 +21,8 @@ class Conditioner(nn.Module, ABC):
     width: int
     prompts_layout: TokenLayout | None = None
     """The streams of audio prompts that it reads, where the codes have them; `None` if it reads no codes."""
+    pure_music: bool = False
+    """Whether it can ask for music that nobody sings to."""
 
     @abstractmethod
     def check(self, request: SongRequest) -> None:

@@ -29,6 +29,8 @@ class Sampling:
     """Frames in which an id that was drawn before is made less likely (`repetition_penalty`); 0 means none."""
     repetition_penalty: float = 1.0
     """Divisor of the logits of ids within the window; 1 is none, LeVo uses 1.1."""
+    min_frames: int = 1
+    """Frames before which a planner may not end a song."""
 
 
 class Planner(nn.Module, ABC):
@@ -39,6 +41,8 @@ class Planner(nn.Module, ABC):
     """Width D of the hidden states it hands on."""
     auxiliary: tuple[str, ...] = ()
     """Tracks that it learns to predict without planning them: training needs their codes too."""
+    tail: int = 0
+    """Steps for which its states go on after those that predict the end of the last stream."""
 
     @property
     def pattern(self) -> Pattern:

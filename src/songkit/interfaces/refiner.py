@@ -23,6 +23,8 @@ class TrackRefiner(nn.Module, ABC):
     source_width: int
     """Width of the planner's hidden states it reads."""
     layout: TokenLayout
+    source_tail: int = 0
+    """Steps after a song for which it reads the planner's states: the planner's `tail`."""
 
     @property
     def source_pattern(self) -> Pattern:
@@ -34,7 +36,10 @@ class TrackRefiner(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, plan: Plan, codes: Codes, conditions: Conditions) -> Plan:
-        """Runs teacher-forced; returns a plan of this layout with logits [B, K, F, V]."""
+        """Runs teacher-forced; returns a plan of this layout with logits [B, K, F, V].
+
+        A refiner whose streams end by themselves gives logits [B, K, F + 1, V + 1], as planners do.
+        """
 
     @abstractmethod
     def generate(

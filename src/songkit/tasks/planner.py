@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class TrainPlanner(SongTask):
     def losses(self, batch: SongBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy in nats per token; the token after the last frame of a whole song is the end of song."""
         conditions = self.conditions(batch, generator)
-        plan = self.planner(batch.codes.arrange(self._read), conditions)
+        plan = self.planner(replace(batch.codes.arrange(self._read), ended=batch.complete), conditions)
         assert plan.logits is not None
         codes, logits = plan.codes, plan.logits.float()  # [B, K, F + 1, V + 1]
         frames = torch.arange(logits.shape[2], device=logits.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,15 +53,20 @@ class TrainRefiner(SongTask):
         """Cross-entropy in nats per token of each track."""
         # Both towers must be shown the same conditions: the second draw repeats the first.
         state = generator.get_state()
+        mixed = replace(batch.codes.arrange(self.planner.layout), ended=batch.complete)
         with torch.no_grad():
-            plan = self.planner(batch.codes.arrange(self.planner.layout), self.conditions(batch, generator))
+            plan = self.planner(mixed, self.conditions(batch, generator))
         generator.set_state(state)
         refined = self.refiner(plan, batch.codes, self.conditions(batch, generator, side="refiner"))
         assert refined.logits is not None
         codes = refined.codes
-        logits = refined.logits.float()  # [B, K, F, V]
-        known = (torch.arange(codes.ids.shape[2], device=logits.device) < codes.lengths[:, None])[:, None]
-        targets = codes.ids.masked_fill(~known, -100)
+        logits = refined.logits.float()  # [B, K, F, V], or [B, K, F + 1, V + 1] where tracks tell their end
+        frames = torch.arange(logits.shape[2], device=logits.device)
+        known = (frames < codes.lengths[:, None])[:, None]
+        targets = functional.pad(codes.ids, (0, len(frames) - codes.ids.shape[2])).masked_fill(~known, -100)
+        if len(frames) > codes.ids.shape[2]:
+            ends = (frames == codes.lengths[:, None]) & batch.complete[:, None]
+            targets = targets.masked_fill(ends[:, None], logits.shape[-1] - 1)
         losses = {}
         for k, stream in enumerate(codes.layout.streams):
             name = f"{stream.track}.{stream.level}"
