@@ -48,6 +48,8 @@ class PluginRecord:
     components: tuple[Component, ...] = ()
     recipes: Path | None = None
     """Folder of the recipes that it ships."""
+    importer: str | None = None
+    """`"package.module:callable"` that reads weights of others."""
     failure: BaseException | None = None
     """What loading it raised; then it has no components and no recipes."""
 
@@ -97,7 +99,9 @@ def record_of(record: PluginRecord, module: object) -> PluginRecord:
         manager.register(module, name=record.name)
         components = [component for part in manager.hook.songkit_components() for component in _listed(part)]
         recipes = [Path(folder) for folder in manager.hook.songkit_recipes()]
+        importers = list(manager.hook.songkit_importer())
         _check_offers(manager, components, recipes)
+        _check_importers(importers)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # kept in the record: the others load, and using this one raises it
@@ -105,7 +109,12 @@ def record_of(record: PluginRecord, module: object) -> PluginRecord:
     finally:
         if manager.is_registered(module):
             manager.unregister(module)
-    return dataclasses.replace(record, components=tuple(components), recipes=next(iter(recipes), None))
+    return dataclasses.replace(
+        record,
+        components=tuple(components),
+        recipes=next(iter(recipes), None),
+        importer=next(iter(importers), None),
+    )
 
 
 def import_file(path: Path) -> ModuleType:
@@ -276,3 +285,9 @@ def _check_offers(manager: pluggy.PluginManager, components: list[Component], re
         if (component.kind, component.name) in seen:
             raise PluginError(f"it declares the {component.kind} '{component.name}' twice")
         seen.add((component.kind, component.name))
+
+
+def _check_importers(importers: list[object]) -> None:
+    for importer in importers:
+        if not isinstance(importer, str) or not re.fullmatch(r"[\w.]+:\w+", importer):
+            raise PluginError(f"songkit_importer returned {importer!r}; expected 'package.module:callable'")

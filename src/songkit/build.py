@@ -6,6 +6,7 @@ the process's own random state is left as it was. Parts that do not fit together
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from songkit.checkpoint import load_weights
+from songkit.checkpoint import load_weights, read_metadata
 from songkit.errors import CheckpointError, RecipeError, did_you_mean
 from songkit.fit import check_fit
 from songkit.published import PublishedWeights, load_published
@@ -85,16 +86,19 @@ def build_roles(
     return parts
 
 
-def _build(node: Node, seed: int, extra: Mapping[str, Any]) -> tuple[Any, dict[int, str]]:
+def _build(node: Node, seed: int, extra: Mapping[str, Any], device: str | None = None) -> tuple[Any, dict[int, str]]:
     """Builds a node; returns it with the names of its fresh parameters by their identity.
 
-    A parameter is fresh while it neither comes from a file nor is covered by `weights: random`.
+    A parameter is fresh while it neither comes from a file nor is covered by `weights: random`. What takes the mapped
+    tensors of a file is built on the device "meta": random parameters of its size might not fit into memory.
     """
+    mapped = _is_mapped(node)
+    device = "meta" if mapped else device
     fresh: dict[int, str] = {}
     of_parts: set[int] = set()
 
     def part(child: Node, name: str) -> Any:
-        built, fresh_inside = _build(child, _derived(seed, name), {})
+        built, fresh_inside = _build(child, _derived(seed, name), {}, device)
         fresh.update((key, f"{name}.{parameter}") for key, parameter in fresh_inside.items())
         of_parts.update(id(parameter) for _, parameter in _parameters(built))
         return built
@@ -107,7 +111,7 @@ def _build(node: Node, seed: int, extra: Mapping[str, Any]) -> tuple[Any, dict[i
             else {key: part(item, f"{name}.{key}") for key, item in child.items()}
         )
     factory = node.load_factory()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device) if device else contextlib.nullcontext():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
         built = factory(node.config, **parts, **extra)
     fresh.update((id(parameter), name) for name, parameter in _parameters(built) if id(parameter) not in of_parts)
@@ -119,6 +123,8 @@ def _build(node: Node, seed: int, extra: Mapping[str, Any]) -> tuple[Any, dict[i
             load_weights(file, target, component=node.id, revision=node.revision)
         for parameter in target.parameters():
             fresh.pop(id(parameter), None)
+    if mapped:
+        fresh.clear()  # every parameter was replaced by the file's tensor
     return built, fresh
 
 
@@ -127,6 +133,12 @@ def _files(node: Node) -> Mapping[str, Path | Literal["random"]]:
     if node.weights is None:
         return {}
     return node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
+
+
+def _is_mapped(node: Node) -> bool:
+    """Whether all tensors of a node come from one file that says that they are to be mapped."""
+    file = _files(node).get("")
+    return isinstance(file, Path) and file.suffix == ".safetensors" and read_metadata(file).get("mapped") is True
 
 
 def _submodule(built: Any, name: str, node: Node) -> nn.Module:

@@ -71,6 +71,9 @@ def load_weights(
 ) -> dict[str, Any]:
     """Loads a weights file into a module, in the module's own floating-point types.
 
+    A file that says that it is `mapped` (`songkit.importing`) keeps its own types, and its tensors are read from the
+    disk as they are needed.
+
     Args:
         path: A file that `save_weights` wrote.
         module: The module to fill; untouched when an error is raised.
@@ -94,11 +97,13 @@ def load_weights(
         raise _damaged(path, str(error)) from error
     if _digest(tensors, metadata) != digest:
         raise _damaged(path, "its content does not match the SHA-256 it carries")
-    fill(path, _unpacked(path, tensors), module, strict=strict)
+    fill(path, _unpacked(path, tensors), module, strict=strict, assign=metadata.get("mapped") is True)
     return metadata
 
 
-def fill(path: Path, tensors: Mapping[str, Tensor], module: nn.Module, *, strict: bool = True) -> None:
+def fill(
+    path: Path, tensors: Mapping[str, Tensor], module: nn.Module, *, strict: bool = True, assign: bool = False
+) -> None:
     """Copies tensors into a module, or refuses them all.
 
     Args:
@@ -106,12 +111,13 @@ def fill(path: Path, tensors: Mapping[str, Tensor], module: nn.Module, *, strict
         tensors: By name.
         module: The module to fill; untouched when an error is raised.
         strict: Whether a missing or an unexpected tensor is an error; a wrong shape always is one.
+        assign: Whether the module takes the tensors themselves instead of copying them.
 
     Raises:
         CheckpointError: If the tensors do not fit; the message lists how.
     """
     _check_fit(path, tensors, module, strict)
-    module.load_state_dict(tensors, strict=strict)
+    module.load_state_dict(tensors, strict=strict, assign=assign)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

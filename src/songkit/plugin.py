@@ -21,7 +21,16 @@ from typing import Any
 
 import pluggy
 
-__all__ = ["KINDS", "Component", "hookimpl", "ref", "refs", "songkit_components", "songkit_recipes"]
+__all__ = [
+    "KINDS",
+    "Component",
+    "hookimpl",
+    "ref",
+    "refs",
+    "songkit_components",
+    "songkit_importer",
+    "songkit_recipes",
+]
 
 KINDS: Mapping[str, str] = {
     "backbone": "a causal sequence model over embeddings, [B, S, D] to [B, S, D]",
@@ -108,6 +117,17 @@ def songkit_components() -> list[Component]:
 def songkit_recipes() -> Path:
     """Returns the folder of the recipes that a plugin ships; `<plugin>/<path>` names one of them."""
     raise NotImplementedError  # a specification has no body; pluggy never calls it
+
+
+@_hookspec
+def songkit_importer() -> str:
+    """Returns what `songkit import <plugin>` calls to read weights that others published.
+
+    `"package.module:callable"`, called as `importer(checkpoint, out, name=, dtype=, registry=)` with two paths, the
+    name after `--as` or `None`, one of `songkit.importing.DTYPES` and the registry. It writes weights and a recipe that
+    names them into the folder `out` and returns a `songkit.importing.ImportReport`.
+    """
+    raise NotImplementedError
 
 
 def _check_kind(kind: str) -> None:
