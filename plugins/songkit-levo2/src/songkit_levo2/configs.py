@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from songkit.plugin import ref
 
 __all__ = [
+    "Behaviour",
     "DiffusionConfig",
     "LeLMConditionerConfig",
     "MixedLMConfig",
     "MusicCodecConfig",
+    "QwenConditionerConfig",
     "SemanticConfig",
     "TrackLMConfig",
     "TrainDiffusionConfig",
@@ -181,6 +183,36 @@ class TrainDiffusionConfig:
 
 # --- the language model --------------------------------------------------------------------------------------
 
+Behaviour = Literal["mended", "released"]
+"""Whether known defects of the released sampler are mended; each is told at the option that has this type."""
+
+
+@dataclass(kw_only=True)
+class QwenConditionerConfig:
+    """LeLM's prefix as released: Qwen2 BPE of lyrics and style, of fixed lengths, and the codes of an audio prompt."""
+
+    width: int = 1536
+    """Width D of the embeddings; that of both towers."""
+    tiers: bool = True
+    """Whether the style has tokens for the five tiers and for pure music (LeVo 2, not LeVo)."""
+    lyrics_length: int = 600
+    """Tokens of lyrics; longer ones are refused."""
+    style_length: int = 100
+    """Tokens of the description; longer ones are refused."""
+    prompt_seconds: float = 10.0
+    """Length of audio prompts; shorter ones are padded."""
+    codebook_size: int = 16384
+    """Ids of each stream of an audio prompt."""
+    frame_rate: float = 25.0
+    """Frames per second of audio prompts."""
+    behaviour: Behaviour = "mended"
+    """With `released`, two defects of the released sampler come back: pure music without a description loses its tags,
+    and the ids of an audio prompt's mix may not be drawn in the whole song."""
+    style_dropout: float = 0.5
+    """Probability that the description is hidden in training (LeVo: 0.5)."""
+    null_dropout: float = 0.15
+    """Probability that all conditions are hidden in training, for guidance (LeVo: 0.15)."""
+
 
 @dataclass(kw_only=True)
 class LeLMConditionerConfig:
@@ -223,6 +255,8 @@ class MixedLMConfig:
     """Furthest move of the cursor in one frame, in lyrics tokens."""
     cursor_weight: float = 0.3
     """Weight of the cursor's cross-entropy."""
+    tail: int = 0
+    """Steps that it runs on after the song, for a refiner with `after: planner`: its delay (LeVo: 250)."""
 
 
 @dataclass(kw_only=True)
@@ -239,5 +273,20 @@ class TrackLMConfig:
     """Frames per second."""
     delay: int = 8
     """Frames that both tracks run behind the mixed stream (LeVo: 250)."""
+    after: Literal["learned", "planner"] = "learned"
+    """What stands for the planner's state after the song's last frame, while the tracks catch up: one learned vector,
+    or the states of a planner that runs on (`tail`; LeVo)."""
+    ends: bool = False
+    """Whether each track has a logit for its own end of song (LeVo: true). The plan says when a song ends, and what
+    the tracks think of it only counts with `behaviour: released`."""
+    behaviour: Behaviour = "mended"
+    """With `released`, which needs `ends`, a song is cut where the first of its tracks ends, as in LeVo; with `mended`
+    it is as long as its plan, so that a voice that falls silent before an outro cuts nothing off."""
     tower: Any = ref("backbone")
     """The transformer; LeVo's is as wide as the planner's and has a third to two fifths of its layers."""
+
+    def validate(self) -> list[str]:
+        """Returns what is wrong with the values."""
+        if self.behaviour == "released" and not self.ends:
+            return ["behaviour is 'released', which cuts songs where a track ends: that needs ends: true"]
+        return []

@@ -9,6 +9,7 @@ from songkit_levo2.configs import (
     LeLMConditionerConfig,
     MixedLMConfig,
     MusicCodecConfig,
+    QwenConditionerConfig,
     SemanticConfig,
     TrackLMConfig,
     TrainDiffusionConfig,
@@ -81,6 +82,15 @@ def songkit_components() -> list[Component]:
             example=LeLMConditionerConfig(width=16, codebook_size=32, tape_depth=1, style_words=["female", "pop"]),
         ),
         Component(
+            kind="conditioner",
+            name="qwen-conditioner",
+            config=QwenConditionerConfig,
+            factory="songkit_levo2.qwen_conditioner:build",
+            example=QwenConditionerConfig(
+                width=16, lyrics_length=64, style_length=24, prompt_seconds=1, codebook_size=32
+            ),
+        ),
+        Component(
             kind="planner",
             name="mixed-lm",
             config=MixedLMConfig,
@@ -116,3 +126,9 @@ def songkit_components() -> list[Component]:
             example=TrainDiffusionConfig(),
         ),
     ]
+
+
+@hookimpl
+def songkit_importer() -> str:
+    """What reads the released checkpoints."""
+    return "songkit_levo2.importing:run"
