@@ -130,11 +130,23 @@ def test_the_next_window_is_given_the_end_of_the_one_before(codec: MusicCodec, m
     codec.latents(torch.zeros(1, 120, dtype=torch.int64), "vocal", 0)
     overlap = codec.overlap
     assert overlap == 12  # half a second
-    assert [made.shape[1] for _, _, made in calls] == [50, 50, 44]
+    assert [made.shape[1] for _, _, made in calls] == [50, 50, 50]  # the last one is filled
     for (_, _, before), (given, flag, made) in itertools.pairwise(calls):
         assert flag[0, :, 0].tolist() == [1.0] * overlap + [0.0] * (made.shape[1] - overlap)
         assert torch.equal(given[:, :overlap], before[:, -overlap:])
         assert torch.equal(made[:, :overlap], before[:, -overlap:])
+
+
+def test_a_last_window_that_is_not_filled_hears_the_song_alone(codec: MusicCodec) -> None:
+    config = tiny()
+    config.fill_windows = False
+    bare = build_dual_track(config).eval()
+    bare.load_state_dict(codec.state_dict())
+    ids = torch.randint(32, (1, 80), generator=torch.Generator().manual_seed(0))
+    filled, alone = codec.latents(ids, "vocal", 0), bare.latents(ids, "vocal", 0)
+    assert filled.shape == alone.shape == (1, 80, 4)
+    assert torch.equal(filled[:, :50], alone[:, :50])
+    assert not torch.equal(filled[:, 50:], alone[:, 50:])
 
 
 def test_a_stem_does_not_depend_on_the_other_track(codec: MusicCodec) -> None:

@@ -51,6 +51,7 @@ def build_dual_track(config: DualTrackCodecConfig) -> MusicCodec:
         sample_rate=config.vae.sample_rate,
         window_seconds=config.window_seconds,
         overlap_seconds=config.overlap_seconds,
+        fill_windows=config.fill_windows,
         silence=config.silence,
     )
 
@@ -67,6 +68,7 @@ class MusicCodec(Codec):
         sample_rate: int,
         window_seconds: float,
         overlap_seconds: float,
+        fill_windows: bool = False,
         silence: Mapping[str, int] | None = None,
     ) -> None:
         """Puts the parts together.
@@ -78,6 +80,7 @@ class MusicCodec(Codec):
             sample_rate: Samples per second.
             window_seconds: Length of the windows in which latents are made.
             overlap_seconds: Part of a window that is given by the window before; at most half of it counts.
+            fill_windows: Whether a song's ids are repeated to fill the last window.
             silence: For flow transformers that hear several tracks together, the id of each that is silent. By default
                 a track is made of its own ids alone.
         """
@@ -88,6 +91,7 @@ class MusicCodec(Codec):
         rate = sample_rate / vae.frame
         self.window = max(2, round(window_seconds * rate))
         self.overlap = min(round(overlap_seconds * rate), self.window // 2)
+        self.fill_windows = fill_windows
         self.tracks = tuple(track for track in TRACKS if track in semantic.quantizers)
         self.layout = TokenLayout(rate, tuple(Stream(track, 0, semantic.size) for track in self.tracks))
 
@@ -183,19 +187,23 @@ class MusicCodec(Codec):
 
     def _windows(self, ids: Tensor, track: str, seed: int) -> Iterator[Tensor]:
         """Yields the new latents [1, F, D] of windows that continue each other."""
-        frames = ids.shape[1]
+        frames = total = ids.shape[1]
+        if self.fill_windows:
+            hop = self.window - self.overlap
+            total = self.window + hop * -(-max(0, frames - self.window) // hop)
+            ids = ids[:, torch.arange(total, device=ids.device) % frames]
         heard = {other: torch.full_like(ids, silent) for other, silent in self.silence.items()} | {track: ids}
         features = {name: self.semantic.features_of(row, name) for name, row in heard.items()}
         condition = self.diffusion.condition(features, track)
         # One draw a frame for the whole song: the noise of a frame does not depend on where windows begin.
         draw = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), TRACKS.index(track)]))
-        noise = torch.from_numpy(draw.standard_normal((1, frames, self.vae.latent), dtype=np.float32)).to(ids.device)
+        noise = torch.from_numpy(draw.standard_normal((1, total, self.vae.latent), dtype=np.float32)).to(ids.device)
         known, done = noise[:, :0], 0
         while done < frames:
             start = done - known.shape[1]
-            part = slice(start, min(frames, start + self.window))
+            part = slice(start, min(total, start + self.window))
             given = functional.pad(known, (0, 0, 0, part.stop - done))
             flag = (torch.arange(start, part.stop, device=ids.device) < done).float()[None, :, None]
             latents = self.diffusion.sample(condition[:, part], given, flag, noise[:, part])
-            yield latents[:, done - start :]
+            yield latents[:, done - start : frames - start]
             known, done = latents[:, latents.shape[1] - self.overlap :], part.stop

@@ -122,6 +122,9 @@ class DualTrackCodecConfig:
     """Length of the windows in which songs are decoded."""
     overlap_seconds: float = 10.0
     """Part of a window that is given by the window before."""
+    fill_windows: bool = True
+    """Whether a song's ids are repeated to fill the last window, as in the released decoder, whose transformer always
+    hears whole windows. Without it short songs cost less."""
     silence: dict[str, int] = field(default_factory=lambda: {"vocal": 3142, "accompaniment": 9670})
     """The id that stands for a silent track when the other one is decoded alone."""
 
