@@ -90,6 +90,9 @@ songkit train my-recipe.yaml --out runs/mine trainer.max_minutes=60
 songkit train my-recipe.yaml --out runs/mine --resume""",
     "prepare": "songkit prepare my-songs.yaml --out data/mine",
     "evaluate": "songkit evaluate songs --metrics judges/phoneme-errors --out songs.json",
+    "import": """\
+songkit import levo2 songgeneration_v2_large/model.pt my-levo2
+songkit import levo2 songgeneration_base/model.pt my-levo --as base --dtype float32""",
     "recipes": """\
 songkit recipes ls
 songkit recipes show mini/song --origins
