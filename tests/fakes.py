@@ -188,7 +188,10 @@ class FakeCodec(Codec):
         frame = int(RATE / FRAME_RATE)
         tracks = {}
         for k, name in enumerate(self.decoded_tracks):
-            hertz = 110.0 * (2 - k) * 2 ** (codes.ids[:, k].double() / SIZE)
+            if name not in codes.layout.tracks:
+                continue
+            ids = codes.ids[:, codes.layout.index(name)]
+            hertz = 110.0 * (2 - k) * 2 ** (ids.double() / SIZE)
             phase = hertz.repeat_interleave(frame, 1).cumsum(1) * 2 * np.pi / RATE
             tracks[name] = (torch.sin(phase) * self.loudness * self.gain).float()[:, None]
         return Audio(tracks, codes.lengths * frame, RATE)

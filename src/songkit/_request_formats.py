@@ -143,6 +143,15 @@ def _levo_draft(line: str, number: int, path: Path) -> Draft:
         found = _SECTION_LINE.fullmatch(" ".join(part.split()))
         if found:
             draft.open_section(found[1], number)
+            if found[2].isascii() and found[2].strip() and not found[2].rstrip().endswith("."):
+                _log.warning(
+                    "%s:%d: [%s] does not end in a full stop. It is read as if it did; LeVo's lyrics end each "
+                    "sentence with one: write '%s.'",
+                    path,
+                    number,
+                    found[1],
+                    found[2].strip()[-40:],
+                )
             for sentence in found[2].split("."):
                 draft.add_line(sentence.strip(), number)
         elif part.strip():

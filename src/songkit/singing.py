@@ -200,10 +200,7 @@ def _sing_batch(
         )
         clock.lap("refine")
     codes = codes.arrange(model.codec.layout.select(codes.layout.tracks))  # in the order that the codec knows
-    decoded = _decode(model.codec, codes, seeds, report)
-    for request, audio in zip(requests, decoded, strict=True):
-        if request.pure_music and "vocal" in audio:
-            audio["vocal"] = np.zeros_like(audio["vocal"])
+    decoded = _decode(model.codec, codes, seeds, report, [request.pure_music for request in requests])
     clock.lap("decode")
 
     songs = []
@@ -225,8 +222,13 @@ def _sing_batch(
     return songs
 
 
-def _decode(codec: Codec, codes: Codes, seeds: Sequence[int], report: Reporter) -> list[dict[str, np.ndarray]]:
-    """Decodes songs one by one, because long ones need the memory and padding would be decoded for nothing."""
+def _decode(
+    codec: Codec, codes: Codes, seeds: Sequence[int], report: Reporter, voiceless: Sequence[bool]
+) -> list[dict[str, np.ndarray]]:
+    """Decodes songs one by one, because long ones need the memory and padding would be decoded for nothing.
+
+    Of a song without a voice only the accompaniment is decoded, and its vocal track is silent.
+    """
     total = int(codes.lengths.sum())
     rate, passed = codes.layout.frame_rate, 0
     done = report.stage("decode", total)
@@ -239,9 +241,13 @@ def _decode(codec: Codec, codes: Codes, seeds: Sequence[int], report: Reporter) 
             songs.append({track: np.zeros(shape, np.float32) for track in codec.decodes(codes.layout)})
             continue
         one = Codes(codes.ids[i : i + 1, :, :frames], codes.lengths[i : i + 1], codes.layout)
-        audio = codec.decode(one, seeds=[seed])
+        silent = voiceless[i] and {"vocal", "accompaniment"} <= set(one.layout.tracks)
+        audio = codec.decode(one.select(["accompaniment"]) if silent else one, seeds=[seed])
         samples = int(audio.lengths[0])
-        songs.append({name: track[0, :, :samples].float().cpu().numpy() for name, track in audio.tracks.items()})
+        song = {name: track[0, :, :samples].float().cpu().numpy() for name, track in audio.tracks.items()}
+        if silent:
+            song["vocal"] = np.zeros_like(song["accompaniment"])
+        songs.append(song)
         passed += frames
         done(passed)
     return songs

@@ -298,6 +298,25 @@ def test_every_fault_of_every_request_is_told_at_once(model: SongModel, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_pure_music_has_a_silent_voice_and_is_refused_by_models_that_always_sing(
+    model: SongModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pure = SongRequest(id="pure", sections=(), pure_music=True)
+    with pytest.raises(RequestError, match="'pure': this model makes no pure music"):
+        make(model, [pure], tmp_path / "out")
+    monkeypatch.setattr(model.conditioner, "pure_music", True)
+    [(folder, song)] = make(model, [pure], tmp_path / "out")
+    assert not song.tracks["vocal"].any()
+    assert song.tracks["accompaniment"].any()
+    assert np.array_equal(song.tracks["mix"], song.tracks["accompaniment"])
+    assert read_song_json(folder / "song.json") == pure
+
+
+def test_a_song_does_not_end_before_its_shortest_length(model: SongModel) -> None:
+    with pytest.raises(RequestError, match="min_seconds is 9"):
+        list(sing(model, [request("a")], settings=GenerateSettings(min_seconds=9, max_seconds=3)))
+
+
 def test_a_prompt_changes_the_song_and_only_its_start_counts(model: SongModel, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (40000, 2))
     soundfile.write(tmp_path / "long.wav", noise, 22050)

@@ -190,6 +190,8 @@ def test_every_fault_is_told_with_its_line(tmp_path):
         ("hello\nworld\n", ":1: the line 'hello' stands before the first section tag"),
         ("descripton: pop\n[verse]\na\n", ":1: .* Did you mean 'description'?"),
         ("[intro-short]\n[silence]\n", ":1: there is no sung line"),
+        ("pure_music: yes\n[verse]\nsing\n", ":1: pure music has no sung lines"),
+        ("pure_music: perhaps\n[verse]\nsing\n", ":1: pure_music is 'perhaps'. Write yes or no."),
         (b"[verse]\nna\xefve\n", r":2: byte 10 \(0xef\) is not UTF-8"),
         ("[verse]\na\x07b\n", ":2: .* control character"),
         ("[verse]\n[unfinished\n", ":2: .* starts with a bracket"),
@@ -242,3 +244,21 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         write_text(tmp_path / "file" / "a.txt", request)
+
+
+def test_pure_music_needs_neither_lines_nor_sections(tmp_path):
+    path = tmp_path / "calm.txt"
+    path.write_text("pure_music: yes\ndescription: piano\n")
+    [read] = read_requests(path)
+    assert read == SongRequest(id="calm", sections=(), description="piano", pure_music=True)
+    write_levo(tmp_path / "again.jsonl", [read])
+    assert read_requests(tmp_path / "again.jsonl") == [read]
+
+
+def test_a_section_of_levo_lyrics_without_its_last_full_stop_is_read_with_a_note(tmp_path, caplog):
+    path = tmp_path / "songs.jsonl"
+    path.write_text('{"idx": "a", "gt_lyric": "[verse] One. Two ; [chorus] Three. ; [bridge] 雪花"}')
+    [read] = read_requests(path)
+    assert [section.lines for section in read.sections] == [("One", "Two"), ("Three",), ("雪花",)]
+    assert [record.args[2] for record in caplog.records] == ["verse"]
+    assert "write 'One. Two.'" in caplog.text
