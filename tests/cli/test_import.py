@@ -6,7 +6,9 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from levo2_golden import FOLDER, Golden
 from levo2_lelm import write_checkpoint, write_recipe
@@ -17,6 +19,7 @@ from songkit.cli import main
 from songkit.errors import CheckpointError
 from songkit.recipe import load
 from songkit.registry import Registry
+from songkit.types import TRACKS
 from songkit_levo2.importing import recognised
 from songkit_levo2.released import DEAD, NAMES, entries, released_shapes
 
@@ -148,6 +151,40 @@ def test_mistakes_in_the_command_are_told(capsys, folder, tmp_path) -> None:
     assert "already holds something" in refused(capsys, folder, tmp_path / "full")
     assert main(["import", "lev2", str(folder), str(out)]) == 2
     assert "Did you mean 'levo2'?" in capsys.readouterr().err
+
+
+CODEC = """
+codec:
+  use: levo2/dual-track-codec
+  weights: random
+  vae: {channels: 2, multiples: [1, 2, 2, 2, 2], latent: 4, chunk_frames: 16}
+  semantic: {mels: 16, front: 4, dim: 8, layers: 2, heads: 2, feedforward: 16, kernel: 3, codebook_dim: 4,
+    taps: {mix: 2, vocal: 2, accompaniment: 1}, window_seconds: 2.0}
+  diffusion: {flag_dim: 4, layers: 1, heads: 2, feedforward: 16, positions: 50, steps: 2}
+  window_seconds: 2.0
+  overlap_seconds: 0.5
+"""
+
+
+@pytest.mark.parametrize("request_text", ["[verse]\nsing to me\n", "pure_music: yes\ndescription: piano\n"])
+def test_imported_weights_sing(imported: Path, tmp_path: Path, request_text: str) -> None:
+    (tmp_path / "model.yaml").write_text(f"format: 1\ndefaults: [{imported / 'model.yaml'}]{CODEC}")
+    (tmp_path / "song.txt").write_text(request_text)
+    options = [
+        "--model",
+        str(tmp_path / "model.yaml"),
+        "--out",
+        str(tmp_path),
+        "--max-seconds",
+        "0.5",
+        "--threads",
+        "1",
+    ]
+    assert main(["generate", str(tmp_path / "song.txt"), *options]) == 0
+    sung = {track: soundfile.read(tmp_path / "song" / f"{track}.flac", dtype="int16")[0] for track in TRACKS}
+    assert np.array_equal(sung["mix"], sung["vocal"] + sung["accompaniment"])
+    assert sung["accompaniment"].any()
+    assert sung["vocal"].any() == ("pure" not in request_text)
 
 
 # --- which of the released models it is ----------------------------------------------------------------------
