@@ -292,6 +292,12 @@ def test_song_json_alone_makes_the_same_files_again(place: Path, monkeypatch: py
     assert main(["generate", "a/song/song.json", "--out", "b"]) == 0
     assert state(place / "a") == state(place / "b")
 
+    older = json.loads((place / "a/song/song.json").read_text())
+    del older["sampling"]["min_seconds"]  # an option that came later
+    (place / "older.json").write_text(json.dumps(older))
+    assert main(["generate", "older.json", "--out", "c"]) == 0
+    assert state(place / "c") == state(place / "b")
+
     command = shlex.split(json.loads((place / "a/song/song.json").read_text())["command"])
     monkeypatch.chdir(place / "a/song")
     assert main(command[1:]) == 0

@@ -114,7 +114,9 @@ def _read(args: argparse.Namespace) -> list[SongRequest]:
         return read_requests(args.request)
     values = json.loads(Path(args.request).read_bytes())
     try:
-        told = {name: kind(values["sampling"][name]) for name, (kind, _) in _SETTINGS.items() if name != "threads"}
+        sampling = dict(values["sampling"])
+        # A song of an older songkit does not tell of options that came later: they keep the model's values.
+        told = {name: kind(sampling[name]) for name, (kind, _) in _SETTINGS.items() if name in sampling}
         told |= {"seed": int(values["seed"]), "threads": int(values["threads"]), "tracks": ",".join(values["tracks"])}
         told["model"] = values["model"] and values["model"]["name"]
     except (KeyError, TypeError, ValueError) as error:
