@@ -94,6 +94,10 @@ class SungSong:
     sample_rate: int
     codes: Codes
     """What was decoded, of one song."""
+    planned: Codes
+    """What the planner drew, of one song; the same as `codes` where there is no refiner."""
+    cursor: np.ndarray | None
+    """int64 [F]: the lyrics token that is sung at each frame, where the planner follows the lyrics."""
     alignment: Alignment | None
     """When sections and lines are sung, where the planner follows the lyrics."""
     finished: bool
@@ -205,7 +209,7 @@ def _sing_batch(
 
     songs = []
     for i, (request, audio) in enumerate(zip(requests, decoded, strict=True)):
-        frames = int(codes.lengths[i])
+        frames, planned = int(codes.lengths[i]), int(plan.codes.lengths[i])
         cursor = None if plan.cursor is None else plan.cursor[i, :frames].cpu().numpy()
         songs.append(
             SungSong(
@@ -214,6 +218,8 @@ def _sing_batch(
                 tracks=_mixed(audio),
                 sample_rate=model.codec.sample_rate,
                 codes=Codes(codes.ids[i : i + 1, :, :frames], codes.lengths[i : i + 1], codes.layout),
+                planned=Codes(plan.codes.ids[i : i + 1, :, :planned], plan.codes.lengths[i : i + 1], plan.codes.layout),
+                cursor=cursor,
                 alignment=None if cursor is None else model.conditioner.align(request, cursor, model.frame_rate),
                 finished=bool(plan.finished[i]) if plan.finished is not None else frames < most,
                 wall_seconds=clock.laps,

@@ -184,6 +184,16 @@ def test_song_json_tells_all_and_reads_as_the_same_request(model: SongModel, tmp
     assert not {"wall_seconds", "rtf", "date"} & set(values)
 
 
+def test_a_song_keeps_its_plan_and_its_place_in_the_lyrics(model: SongModel) -> None:
+    for song in sing(model, REQUESTS[:3]):
+        frames = song.codes.ids.shape[2]
+        assert song.planned.layout == model.planner.layout
+        assert song.planned.ids.shape == (1, len(model.planner.layout), frames)
+        assert song.cursor is not None
+        assert song.cursor.shape == (frames,)
+        assert (np.diff(song.cursor) >= 0).all()
+
+
 def test_a_planner_that_does_not_follow_the_lyrics_gives_no_times(tmp_path: Path, registry: Registry) -> None:
     model = SongModel.load(load(fakes.write_model(tmp_path, follow=False), registry=registry))
 
