@@ -84,11 +84,12 @@ def find(source: str | Path, registry: Registry, folder: Path | None = None) -> 
     if folder is not None and os.path.isfile(folder / f"{text}.yaml"):
         return folder / f"{text}.yaml"
     try:
-        names = registry.recipes()
+        shipped = registry.recipe(text)
+        names = () if shipped else registry.recipes()
     except PluginError as error:
         raise RecipeError(str(error)) from error
-    if text in names:
-        return names[text]
+    if shipped is not None:
+        return shipped
     hint = did_you_mean(text, names) or " `songkit recipes ls` lists them; a file's name ends in .yaml."
     raise RecipeError(f"unknown recipe '{shortened(text)}'.{hint}")
 

@@ -13,6 +13,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -67,15 +68,25 @@ class PluginRecord:
         return error
 
 
-def installed_plugins(wanted: set[str]) -> list[PluginRecord]:
-    """Loads the plugins of the entry-point group `songkit`: the core and those that are wanted, or all if none is."""
-    points = sorted(entry_points(group="songkit"), key=lambda point: point.name)
-    records = [_load(point) for point in points if not wanted or point.name in (CORE, *wanted)]
-    for name in sorted(wanted - {record.name for record in records}):
-        hint = did_you_mean(name, [point.name for point in points])
+def installed_plugins(wanted: set[str]) -> dict[str, Callable[[], list[PluginRecord]]]:
+    """Finds the plugins of the entry-point group `songkit`: the core and those that are wanted, or all if none is.
+
+    Returns:
+        By namespace, what loads the plugins that claim it.
+    """
+    points: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group="songkit"):
+        points.setdefault(point.name, []).append(point)
+    loads: dict[str, Callable[[], list[PluginRecord]]] = {
+        name: functools.partial(_load_all, claims)
+        for name, claims in points.items()
+        if not wanted or name in (CORE, *wanted)
+    }
+    for name in wanted - points.keys():
+        hint = did_you_mean(name, points)
         missing = PluginError(f"SONGKIT_PLUGINS names '{name}', which is not installed.{hint}")
-        records.append(PluginRecord(name, f"{PREFIX}{name}", "", failure=missing))
-    return records
+        loads[name] = functools.partial(list, [PluginRecord(name, f"{PREFIX}{name}", "", failure=missing)])
+    return loads
 
 
 def unmet_requirements(name: str) -> str:
@@ -157,6 +168,10 @@ def _manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager("songkit")
     manager.add_hookspecs(specifications)
     return manager
+
+
+def _load_all(points: list[EntryPoint]) -> list[PluginRecord]:
+    return [_load(point) for point in points]
 
 
 def _load(point: EntryPoint) -> PluginRecord:

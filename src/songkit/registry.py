@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from songkit._discovery import CORE, PluginRecord, described, import_file, installed_plugins, record_of
@@ -37,26 +36,44 @@ class Entry:
 
 
 class Registry:
-    """All plugins of one process. `main` makes it and passes it on; there is no global one."""
+    """All plugins of one process. `main` makes it and passes it on; there is no global one.
 
-    def __init__(self, plugins: Iterable[PluginRecord]) -> None:
-        self.plugins = tuple(sorted(plugins, key=lambda record: (record.name != CORE, record.name)))
+    A plugin is loaded when something of its namespace is first asked for: an id tells which one that is, so that a
+    recipe costs the time of its own plugins and not of all that are installed.
+    """
+
+    def __init__(
+        self,
+        plugins: Iterable[PluginRecord],
+        pending: Mapping[str, Callable[[], list[PluginRecord]]] | None = None,
+    ) -> None:
+        """Takes records, and by namespace what makes more of them."""
+        self._records: dict[str, list[PluginRecord]] = {}
+        for record in plugins:
+            self._records.setdefault(record.name, []).append(record)
+        self._pending = dict(pending or {})
 
     @classmethod
     def discover(cls) -> Registry:
-        """Loads every installed plugin.
+        """Finds every installed plugin.
 
         Raises:
             PluginError: If `SONGKIT_STRICT_PLUGINS=1` and anything is wrong with any plugin.
         """
         wanted = {name.strip() for name in os.environ.get("SONGKIT_PLUGINS", "").split(",")} - {""}
-        registry = cls(_refuse_duplicates(installed_plugins(wanted)))
+        registry = cls([], installed_plugins(wanted))
         if os.environ.get("SONGKIT_STRICT_PLUGINS", "") not in ("", "0"):
             broken = [record for record in registry.plugins if record.error is not None]
             if broken:
                 told = "\n".join(_broken(record) for record in broken)
                 raise PluginError(f"{told}\nSONGKIT_STRICT_PLUGINS makes this fatal.") from broken[0].error
         return registry
+
+    @property
+    def plugins(self) -> tuple[PluginRecord, ...]:
+        """All plugins, the core first."""
+        names = sorted({*self._records, *self._pending}, key=lambda name: (name != CORE, name))
+        return tuple(record for name in names for record in self._named(name))
 
     def with_modules(self, modules: Mapping[str, object], distribution: str = "") -> Registry:
         """Returns a registry that also has plugins that are already imported, by namespace.
@@ -73,7 +90,7 @@ class Registry:
         Raises:
             PluginError: If the file is missing, fails to import or declares something wrong.
         """
-        if any(record.name == LOCAL and record.distribution == str(path) for record in self.plugins):
+        if any(record.distribution == str(path) for record in self._named(LOCAL)):
             return self
         return self._extended([record_of(PluginRecord(LOCAL, str(path), ""), import_file(path))])
 
@@ -84,17 +101,18 @@ class Registry:
             PluginError: If there is none; the message says whether the id is of another kind, which id is nearest,
                 or what keeps its plugin from loading.
         """
-        found = self._by_id.get((kind, name))
-        if found is not None:
-            return found
         namespace = name.split("/")[0]
-        for record in self.plugins:
-            if record.name == namespace and record.failure is not None:
+        records = self._named(namespace)
+        for entry in _entries(records):
+            if (entry.component.kind, entry.id) == (kind, name):
+                return entry
+        for record in records:
+            if record.failure is not None:
                 raise PluginError(f"{kind} '{name}' cannot be used: {_broken(record)}") from record.error
         other = [entry.component.kind for entry in self.list() if entry.id == name]
         if other:
             message = f"'{name}' is a {' and a '.join(other)}, not a {kind}."
-        elif namespace not in [record.name for record in self.plugins] and "/" in name:
+        elif not records and "/" in name:
             names = [record.name for record in self.plugins]
             message = f"unknown {kind} '{name}': no plugin '{namespace}' is installed.{did_you_mean(namespace, names)}"
         else:
@@ -104,7 +122,7 @@ class Registry:
 
     def list(self, kind: str | None = None) -> list[Entry]:
         """Returns the components of one kind, or all, in order of kind and id."""
-        entries = [entry for entry in self._by_id.values() if kind in (None, entry.component.kind)]
+        entries = [entry for entry in _entries(self.plugins) if kind in (None, entry.component.kind)]
         kinds = list(KINDS)
         return sorted(entries, key=lambda e: (kinds.index(e.component.kind), e.plugin.name != CORE, e.id))
 
@@ -116,27 +134,49 @@ class Registry:
         Raises:
             PluginError: If two recipes have the same name.
         """
-        found: dict[str, Path] = {}
-        for record in self.plugins:
-            prefix = "" if record.name == CORE else f"{record.name}/"
-            for path in sorted(record.recipes.rglob("*.yaml")) if record.recipes is not None else ():
-                name = prefix + path.relative_to(record.recipes or path).with_suffix("").as_posix()
-                if name in found:
-                    raise PluginError(f"two recipes are named '{name}': {found[name]} and {path}. Rename one of them.")
-                found[name] = path
-        return found
+        return _recipes(self.plugins)
 
-    @cached_property
-    def _by_id(self) -> dict[tuple[str, str], Entry]:
-        entries = [Entry(component, record) for record in self.plugins for component in record.components]
-        return {(entry.component.kind, entry.id): entry for entry in entries}
+    def recipe(self, name: str) -> Path | None:
+        """Returns the file of a shipped recipe, or `None`; loads no other plugin than the one that `name` begins with.
+
+        Raises:
+            PluginError: If two recipes have the same name.
+        """
+        namespaces = dict.fromkeys((CORE, name.split("/")[0]))
+        return _recipes(record for namespace in namespaces for record in self._named(namespace)).get(name)
+
+    def _named(self, namespace: str) -> list[PluginRecord]:
+        """Returns the plugins of a namespace, which are loaded now if they are not yet."""
+        if namespace in self._pending:
+            loaded = self._pending[namespace]()
+            self._records[namespace] = _refuse_duplicates([*loaded, *self._records.get(namespace, ())])
+            del self._pending[namespace]
+        return self._records.get(namespace, [])
 
     def _extended(self, records: Iterable[PluginRecord]) -> Registry:
-        together = _refuse_duplicates([*self.plugins, *records])
-        for record in together[len(self.plugins) :]:
-            if record.error is not None:
-                raise PluginError(_broken(record)) from record.error
-        return Registry(together)
+        more = Registry([record for known in self._records.values() for record in known], self._pending)
+        for record in records:
+            together = _refuse_duplicates([*more._named(record.name), record])
+            if together[-1].error is not None:
+                raise PluginError(_broken(together[-1])) from together[-1].error
+            more._records[record.name] = together
+        return more
+
+
+def _entries(records: Iterable[PluginRecord]) -> list[Entry]:
+    return [Entry(component, record) for record in records for component in record.components]
+
+
+def _recipes(records: Iterable[PluginRecord]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for record in records:
+        prefix = "" if record.name == CORE else f"{record.name}/"
+        for path in sorted(record.recipes.rglob("*.yaml")) if record.recipes is not None else ():
+            name = prefix + path.relative_to(record.recipes or path).with_suffix("").as_posix()
+            if name in found:
+                raise PluginError(f"two recipes are named '{name}': {found[name]} and {path}. Rename one of them.")
+            found[name] = path
+    return found
 
 
 def _refuse_duplicates(records: list[PluginRecord]) -> list[PluginRecord]:

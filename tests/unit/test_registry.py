@@ -98,10 +98,21 @@ def test_whatever_loading_a_plugin_raises_stops_nothing(install, code, error):
     assert isinstance(record("broken").error, error)
 
 
+def test_looking_something_up_loads_its_own_plugin_only(install, tmp_path):
+    install("songkit-alpha")
+    install("songkit-zeta")
+    (tmp_path / "recipe.yaml").write_text("format: 1\ncodec: zeta/thing\n")
+    registry = Registry.discover()
+    load(tmp_path / "recipe.yaml", registry=registry)
+    assert "songkit_zeta" in sys.modules
+    assert "songkit_alpha" not in sys.modules
+    assert "alpha" in [plugin.name for plugin in registry.plugins]
+
+
 def test_the_users_interrupt_is_not_kept_as_an_error(install):
     install("songkit-broken", code="raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        Registry.discover()
+        Registry.discover().list()
 
 
 @pytest.mark.parametrize("metadata", ["", "Metadata-Version: 2.1\n", "Name: songkit-broken\nVersion: \udcff\n"])
