@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from songkit.settings import GenerateSettings
     from songkit.singing import SungSong
 
-__all__ = ["SONG_FORMAT", "check_folders", "read_song_json", "request_record", "song_folder", "write_song"]
+__all__ = [
+    "SONG_FORMAT",
+    "check_folders",
+    "read_song_json",
+    "request_from_record",
+    "request_record",
+    "song_folder",
+    "write_song",
+]
 
 SONG_FORMAT = 1
 """Format number of song.json."""
@@ -147,7 +155,7 @@ def write_song(
 
 
 def request_record(request: SongRequest) -> dict[str, Any]:
-    """Returns a request as JSON values; `read_song_json` makes the same request of them."""
+    """Returns a request as JSON values; `request_from_record` makes the same request of them."""
     record = {
         "id": request.id,
         "sections": [{"tag": section.tag, "lines": list(section.lines)} for section in request.sections],
@@ -175,8 +183,21 @@ def read_song_json(path: Path) -> SongRequest | None:
             f"{path}: song.json has format {values.get('format')!r}; this songkit reads format {SONG_FORMAT}. "
             "Install the songkit that wrote it (see 'versions' in the file)."
         )
+    return request_from_record(values["request"], path)
+
+
+def request_from_record(record: Any, path: Path) -> SongRequest:
+    """Makes a request of what `request_record` returned.
+
+    Args:
+        record: JSON values.
+        path: Where they were read, for messages.
+
+    Raises:
+        RequestError: If they are something else, or the request is not valid.
+    """
     try:
-        fields = dict(values["request"])
+        fields = dict(record)
         fields["sections"] = tuple(Section(s["tag"], tuple(s["lines"])) for s in fields["sections"])
         fields["prompt_audio"] = None if fields["prompt_audio"] is None else Path(fields["prompt_audio"])
         request = SongRequest(**fields)

@@ -4,7 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["PreparedConfig", "SongFolderConfig", "TrainPlannerConfig", "TrainRefinerConfig", "TransformerConfig"]
+__all__ = [
+    "PairsConfig",
+    "PreparedConfig",
+    "SongFolderConfig",
+    "TrainPlannerConfig",
+    "TrainRefinerConfig",
+    "TransformerConfig",
+]
+
+
+@dataclass(kw_only=True)
+class PairsConfig:
+    """Preference pairs that `songkit mine` has written, memory-mapped."""
+
+    root: str = field(metadata={"path": True})
+    """The mined folder."""
+    strategies: list[str] = field(default_factory=list)
+    """Strategies whose pairs are taken; all when empty."""
+    least_margin: float = 0.0
+    """Leaves out pairs whose songs differ by less, in the unit of their strategy's score."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = []
+        if not self.root:
+            problems.append("root is empty: name the folder that 'songkit mine' wrote")
+        if not self.least_margin >= 0:
+            problems.append(f"least_margin is {self.least_margin:g}; expected 0 or more")
+        return problems
 
 
 @dataclass(kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from songkit.components.configs import (
+    PairsConfig,
     PreparedConfig,
     SongFolderConfig,
     TrainPlannerConfig,
@@ -26,6 +27,14 @@ def songkit_components() -> list[Component]:
             config=TransformerConfig,
             factory="songkit.components.transformer:build",
             example=TransformerConfig(dim=16, layers=2, heads=2, feed_forward=32),
+        ),
+        Component(
+            kind="source",
+            name="pairs",
+            config=PairsConfig,
+            factory="songkit.pairs:build",
+            example=PairsConfig(root="mined"),
+            tags=frozenset({"needs-files"}),
         ),
         Component(
             kind="source",

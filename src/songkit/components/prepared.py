@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from songkit._flat import FlatFile
 from songkit.audio import SumTrack
 from songkit.components.configs import PreparedConfig
 from songkit.errors import LayoutError, SongkitError
@@ -31,6 +32,8 @@ __all__ = ["MmapTrack", "PreparedSource", "build", "layout_from_json", "layout_t
 
 FORMAT = 1
 """Version of the folder layout above."""
+
+_REMEDY = "Delete its folder and run 'songkit prepare' again."
 
 
 class PreparedSource:
@@ -84,9 +87,11 @@ class PreparedSource:
         self._sample_offsets = offsets(samples * self.channels)
         self._record_offsets = offsets(np.asarray(index["records"], dtype=np.int64))
         self.samples = samples[self._chosen]
-        self._records = _Flat(self.root / "songs.jsonl", "u1", int(self._record_offsets[-1]))
+        self._records = FlatFile(self.root / "songs.jsonl", "u1", int(self._record_offsets[-1]), _REMEDY)
         self._audio = {
-            track: _Flat(self.root / f"audio-{self.audio_key}" / f"{track}.i16", "<i2", int(self._sample_offsets[-1]))
+            track: FlatFile(
+                self.root / f"audio-{self.audio_key}" / f"{track}.i16", "<i2", int(self._sample_offsets[-1]), _REMEDY
+            )
             for track in self.tracks
         }
 
@@ -145,10 +150,10 @@ class PreparedSource:
         return offsets(np.asarray(self.codes_info["frames"], dtype=np.int64) * len(self.layout))
 
     @functools.cached_property
-    def _codes(self) -> _Flat:
+    def _codes(self) -> FlatFile:
         dtype = self.codes_info["dtype"]
         path = self.root / f"codes-{self.codes_info['key']}" / f"ids.{dtype}"
-        return _Flat(path, f"<{dtype}", int(self._code_offsets[-1]))
+        return FlatFile(path, f"<{dtype}", int(self._code_offsets[-1]), _REMEDY)
 
     def _position(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -212,31 +217,6 @@ def layout_from_json(values: Mapping[str, Any]) -> TokenLayout:
 def offsets(lengths: np.ndarray) -> np.ndarray:
     """Returns where each of n consecutive pieces begins, and the end of the last: int64 [n + 1]."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-class _Flat:
-    """A one-dimensional read-only memory map, opened at first use, and pickled as its path."""
-
-    def __init__(self, path: Path, dtype: str, length: int) -> None:
-        self.path, self.dtype, self.length = path, dtype, length
-        size = path.stat().st_size if path.is_file() else -1
-        expected = length * np.dtype(dtype).itemsize
-        if size != expected:
-            found = "is missing" if size < 0 else f"has {size} bytes"
-            raise LayoutError(
-                f"{path} {found}, its index says {expected} bytes: the prepared set is damaged. "
-                f"Delete {path.parent} and run 'songkit prepare' again."
-            )
-
-    @functools.cached_property
-    def array(self) -> np.ndarray:
-        if self.length == 0:
-            return np.zeros(0, self.dtype)
-        # A plain array over the map: slicing a np.memmap costs ten times as much.
-        return np.asarray(np.memmap(self.path, self.dtype, "r"))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "array"}
 
 
 def _choose_audio(root: Path, wanted: str) -> str:
