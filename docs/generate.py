@@ -67,7 +67,14 @@ plugin's entry point names; [write a plugin](../how-to/write-a-plugin.md) shows 
 
 """
 
-INTERFACES = {"codec": "Codec", "metric": "SongMetric", "refiner": "TrackRefiner", "source": "DataSource", "task": ""}
+INTERFACES = {
+    "codec": "Codec",
+    "metric": "SongMetric",
+    "refiner": "TrackRefiner",
+    "reward": "RewardModel",
+    "source": "DataSource",
+    "task": "",
+}
 """Classes in songkit.interfaces that are not called as their kind is."""
 
 CHECKS_HEADER = """\

@@ -27,6 +27,7 @@ FACTORIES: Mapping[str, str] = {
     "metric": "LoudnessMetric",
     "planner": "TwoTrackPlanner",
     "refiner": "FrameRefiner",
+    "reward": "BalanceReward",
     "source": "ToneSource",
     "task": "GrowingTask",
     "tokenizer": "RandomProjectionTokenizer",

@@ -7,6 +7,7 @@ from songkit.interfaces.backbone import Backbone, Cache
 from songkit.interfaces.conditioner import Conditioner
 from songkit.interfaces.planner import Planner, Sampling
 from songkit.interfaces.refiner import TrackRefiner
+from songkit.interfaces.reward import RewardModel
 from songkit.interfaces.source import DataSource
 from songkit.interfaces.tokenizer import Codec, Tokenizer
 
@@ -17,6 +18,7 @@ __all__ = [
     "Conditioner",
     "DataSource",
     "Planner",
+    "RewardModel",
     "Sampling",
     "Tokenizer",
     "TrackRefiner",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from songkit.interfaces import Sampling
 from songkit.testing import samples
-from songkit.testing.judging import judge
+from songkit.testing.judging import judge, whole_songs
 from songkit.types import Conditions, Plan
 
 __all__ = ["EXERCISES", "exercise", "steps_of"]
@@ -85,6 +85,12 @@ def _metric(built: Any, device: str) -> dict[str, Tensor]:
     return dict(built.compute())
 
 
+def _reward(built: Any, device: str) -> dict[str, Tensor]:
+    audio, songs = whole_songs([0, 1])
+    with torch.no_grad():
+        return {"scores": built.score(on(audio, device), songs)}
+
+
 def _source(built: Any, device: str) -> dict[str, Tensor]:
     song = built[0]
     return {name: torch.from_numpy(track.read().copy()) for name, track in song.tracks.items()}
@@ -102,6 +108,7 @@ EXERCISES: Mapping[str, Callable[[Any, str], dict[str, Tensor]]] = {
     "planner": _planner,
     "refiner": _refiner,
     "metric": _metric,
+    "reward": _reward,
     "source": _source,
     "task": _task,
 }

@@ -1,4 +1,4 @@
-"""Songs as metrics are given them."""
+"""Songs as metrics and rewards are given them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from songkit.types import TRACKS, Audio, Song
 if TYPE_CHECKING:  # it brings in torchmetrics, which takes seconds
     from songkit.interfaces.metric import SongMetric
 
-__all__ = ["heard", "judge", "update"]
+__all__ = ["heard", "judge", "update", "whole_songs"]
 
 _RATE = 16_000
 
@@ -40,6 +40,12 @@ def heard(metric: SongMetric, numbers: list[int], *, bare: bool) -> tuple[Audio,
     audio = _batched(songs, wanted)
     reference = _batched(songs, wanted) if "reference" in told else None
     return audio, [samples.without(song, told) for song in songs] if bare else songs, reference
+
+
+def whole_songs(numbers: list[int]) -> tuple[Audio, list[Song]]:
+    """Returns audio and songs of a batch, with all of their tracks and truth."""
+    songs = [samples.song(number, sample_rate=_RATE) for number in numbers]
+    return _batched(songs, list(TRACKS)), songs
 
 
 def _batched(songs: list[Song], tracks: list[str]) -> Audio:

@@ -14,6 +14,7 @@ from songkit.interfaces import Tokenizer
 from songkit.patterns import Pattern
 from songkit.request import SongRequest
 from songkit.types import (
+    TIERS,
     TRACKS,
     Alignment,
     ArrayTrack,
@@ -54,7 +55,7 @@ def song(index: int, *, sample_rate: int = 8000, tracks: Sequence[str] = TRACKS)
         sections=sections,
         description="female, pop, bright, piano, the bpm is 104",
         tracks={t: ArrayTrack(made[t][None].astype(np.float32), sample_rate) for t in tracks},
-        tier="very-high",
+        tier=TIERS[-1 - index % len(TIERS)],
         tempo=104.0,
         key="C:maj",
         alignment=Alignment(

@@ -22,6 +22,7 @@ __all__ = [
     "SongsConfig",
     "TinyCodec",
     "TinyConditioner",
+    "TinyReward",
     "TinySongs",
     "TokenisedSongs",
     "stand_in",
@@ -78,6 +79,7 @@ def stand_in(kind: str) -> Component | None:
         "conditioner": f"{__name__}:TinyConditioner",
         "planner": "songkit.testing.tiny_language:TinyPlanner",
         "refiner": "songkit.testing.tiny_language:TinyRefiner",
+        "reward": f"{__name__}:TinyReward",
         "source": f"{__name__}:TinySongs",
     }
     if kind not in classes:
@@ -184,6 +186,27 @@ class TinyConditioner(Conditioner):
 
     def _embed(self, part: bytes) -> Tensor:
         return self.byte(torch.tensor(list(part), device=self.byte.weight.device))
+
+
+class TinyReward(nn.Module):
+    """Loudness of the voice, and how far it stands out of the mix."""
+
+    aspects = ("loudness", "presence")
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.rand(1) + 1.0)
+
+    def score(self, audio: Audio, songs: Sequence[Song]) -> Tensor:
+        """Measures the power of each song, without its padding."""
+        lengths = audio.lengths.tolist()
+        vocal, mix = (
+            torch.stack(
+                [part[:, :length].square().mean() for part, length in zip(track, lengths, strict=True)]
+            ).double()
+            for track in (audio.tracks["vocal"], audio.tracks["mix"])
+        )
+        return torch.stack([self.gain * vocal, vocal / mix.clamp(min=1e-12)], 1).float()
 
 
 class TinySongs:

@@ -130,6 +130,8 @@ class Subject:
         if "data" in wanted:
             tokenizer = parts.get("codec") or parts.get("tokenizer") or build(self._child("codec", (), fits))
             parts["data"] = TokenisedSongs(SongsConfig(sample_rate=tokenizer.sample_rate), tokenizer)
+        if "reward" in wanted:
+            parts["reward"] = build(self._child("reward", (self.component,)))
         settings = TrainerSettings(max_steps=2, batch_size=2, validate_batches=1, accelerator="cpu")
         given = {"settings": settings, "optimizer": OptimizerSettings(warmup_steps=0), "seed": 0}
         return {name: value for name, value in (*parts.items(), *given.items()) if name in wanted}

@@ -20,6 +20,7 @@ from songkit.interfaces import (
     Conditioner,
     DataSource,
     Planner,
+    RewardModel,
     Tokenizer,
     TrackRefiner,
 )
@@ -104,10 +105,12 @@ def interface(subject: Subject) -> None:
         require(isinstance(value, type_), f"{name} is {value!r}, which is no {type_.__name__}")
 
 
-@law("device", *MODULES)
+@law("device", *MODULES, "reward")
 def device(subject: Subject) -> None:
     """Moving the component moves all of its tensors; where there is a GPU, it works there as well."""
     built = subject.build()
+    if not isinstance(built, nn.Module):
+        return  # a reward may be a rule, without weights
     exercise(subject.kind, built)  # what is kept of a first use has to move as well
     target = "cuda" if torch.cuda.is_available() else "meta"
     built.to(target)
@@ -122,10 +125,12 @@ def device(subject: Subject) -> None:
             require(value.device.type == target, f"{name} comes out on the {value.device.type}")
 
 
-@law("round-trip", *MODULES)
+@law("round-trip", *MODULES, "reward")
 def round_trip(subject: Subject) -> None:
     """Weights that are saved and loaded into a component with other weights make it the same."""
     saved, loaded = subject.build(seed=0), subject.build(seed=1)
+    if not isinstance(saved, nn.Module):
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_weights(path, saved, {"component": subject.entry.id, "revision": subject.component.revision})
@@ -139,7 +144,7 @@ def same_seed(subject: Subject) -> None:
     built = subject.build()
     first = exercise(subject.kind, built)
     _compare(first, exercise(subject.kind, subject.build()), "in another component of the same config and seed")
-    if subject.kind in MODULES:
+    if subject.kind in (*MODULES, "reward"):
         _compare(first, exercise(subject.kind, built), "in the second call")
 
 
@@ -215,6 +220,7 @@ def _interfaces() -> dict[str, tuple[type, dict[str, type]]]:
         "planner": (Planner, {"layout": TokenLayout, "width": int}),
         "refiner": (TrackRefiner, {"layout": TokenLayout, "source": TokenLayout, "source_width": int}),
         "metric": (SongMetric, {"info": MetricInfo}),
+        "reward": (RewardModel, {"aspects": tuple}),
         "source": (DataSource, {}),
         "task": (Task, {}),
     }

@@ -1,0 +1,1 @@
+"""A reward to start from."""
