@@ -7,14 +7,16 @@ miniature in docs/explanation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from songkit.interfaces.planner import Sampling
-from songkit.sampling import draw
+from songkit.sampling import draw_rows
 
-__all__ = ["AGES", "NOISE_STREAM", "Walk", "age_class", "frame_ages", "move_loss"]
+__all__ = ["AGES", "NOISE_STREAM", "Walk", "age_class", "draw_moves", "frame_ages", "move_loss"]
 
 AGES = 64
 """Classes of how long a cursor has stood still."""
@@ -44,13 +46,30 @@ class Walk:
         frame = min(frame, len(self.places) - 1)
         return self.places[frame], self.ages[frame]
 
-    def move(self, logits: Tensor, *, seed: int, frame: int) -> None:
-        """Draws how far to move on after a frame, of logits [moves], never beyond the last token."""
-        logits = logits.float()
-        logits[self.last - self.places[-1] + 1 :] = float("-inf")
-        step = draw(logits, Sampling(temperature=1.0, top_k=0), seed=seed, stream=NOISE_STREAM, step=frame)
+    @property
+    def room(self) -> int:
+        """How many tokens there are up to the last one."""
+        return self.last - self.places[-1]
+
+    def move(self, step: int) -> None:
+        """Moves on by some tokens after a frame."""
         self.places.append(self.places[-1] + step)
         self.ages.append(0 if step else self.ages[-1] + 1)
+
+
+def draw_moves(walks: Sequence[Walk], logits: Tensor, *, seeds: Sequence[int], frames: Sequence[int]) -> None:
+    """Draws how far each of N walks moves on after a frame, of logits [N, moves], never beyond its last token."""
+    logits = logits.float()
+    room = torch.tensor([walk.room for walk in walks], device=logits.device)
+    beyond = torch.arange(logits.shape[1], device=logits.device) > room[:, None]
+    steps = draw_rows(
+        logits.masked_fill(beyond, float("-inf")), _FREELY, seeds=seeds, stream=NOISE_STREAM, steps=frames
+    )
+    for walk, step in zip(walks, steps, strict=True):
+        walk.move(step)
+
+
+_FREELY = Sampling(temperature=1.0, top_k=0)
 
 
 def move_loss(logits: Tensor, cursor: Tensor, lengths: Tensor) -> Tensor:

@@ -1,12 +1,18 @@
-"""The autoregressive engine: runs songs through a backbone, a block at a time.
+"""The autoregressive engine: many songs of any length through one tower, step by step.
 
-Every matrix product of a step has the shape of a full block, whether its places are taken or not, and each song
-attends over its own cache: so a song's numbers never depend on its company. `advance` sees one song at a time.
+A `Stage` keeps up to so many songs under way; when one ends, the next takes its place. The songs of a step share the
+reading of the weights, and stages take turns where one model reads what another draws. A song's numbers never depend
+on its company: each attends over its own cache, and the products that songs share are made in blocks whose rows were
+seen to come out the same to the last bit in a block of another size (`block_sizes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,17 +20,162 @@ from torch.nn import functional
 
 from songkit.errors import LayoutError
 from songkit.interfaces.backbone import Backbone, Cache
+from songkit.interfaces.drawing import Drawing, Start
 from songkit.types import Conditions
 
-__all__ = ["BLOCK", "run_songs", "song_rows"]
+__all__ = ["BLOCK", "PLACES", "Stage", "block_sizes", "run", "run_songs", "song_rows"]
 
 BLOCK = 4
-"""Songs in a block. Larger blocks share more of the reading of weights; a lone song pays for empty places."""
+"""Songs in the block whose numbers count: blocks of other sizes are used where they give the same."""
+
+PLACES = 16
+"""Songs under way at once unless it is told otherwise."""
+
+
+class Stage:
+    """Songs under way through one model."""
+
+    def __init__(self, drawing: Drawing, songs: Iterable[int], *, places: int = PLACES) -> None:
+        """Takes songs as places become free.
+
+        Args:
+            drawing: Whose songs they are.
+            songs: Which; one that is not ready yet makes those behind it wait.
+            places: How many may be under way at once.
+        """
+        self.drawing, self.places = drawing, places
+        self.seconds: dict[int, float] = {}
+        """Wall time by song: that of a turn is shared out evenly over the songs under way."""
+        self._songs = iter(songs)
+        self._next: int | None = next(self._songs, None)
+        self._live: list[_Place] = []
+        self._sizes = block_sizes(drawing, places)
+
+    @property
+    def busy(self) -> bool:
+        """Whether songs are under way or wait."""
+        return bool(self._live) or self._next is not None
+
+    @torch.no_grad()
+    def turn(self) -> list[int]:
+        """Moves every song on by a step that is ready for it.
+
+        Returns:
+            The songs that ended.
+        """
+        begin = time.perf_counter()
+        self._admit()
+        moving = [place for place in self._live if self.drawing.ready(place.song)]
+        stepping = [place for place in moving if place.input is not None]
+        for block, size in self._blocks(stepping):
+            x = torch.cat([place.input for place in block])  # type: ignore[misc]  # stepping places have one
+            x = functional.pad(x, (0, 0, 0, size * self.drawing.rows - len(x)))
+            caches = [place.cache for place in block] + [None] * (size - len(block))
+            states = self.drawing.backbone.step(x, caches).unflatten(0, (size, -1))
+            for place, state in zip(block, states, strict=False):
+                place.state = state
+        for block, size in self._blocks(moving):
+            states = torch.stack([place.state for place in block])
+            states = functional.pad(states, (0, 0, 0, 0, 0, size - len(block)))
+            for place, row in zip(block, self.drawing.advance([p.song for p in block], states), strict=False):
+                place.input = row
+        took = (time.perf_counter() - begin) / max(1, len(self._live))
+        for place in self._live:
+            self.seconds[place.song] = self.seconds.get(place.song, 0.0) + took
+        self.moved = len(moving)
+        ended = [place.song for place in moving if self.drawing.done(place.song)]
+        self._live = [place for place in self._live if place.song not in ended]
+        return ended
+
+    def _admit(self) -> None:
+        while self._next is not None and len(self._live) < self.places and self.drawing.ready(self._next):
+            begin = self.drawing.start(self._next)
+            states, cache = self.drawing.backbone.start(begin.embeddings, begin.mask, begin.capacity)
+            self.drawing.started(self._next, states)
+            self._live.append(_Place(self._next, cache, states[:, -1]))
+            self._next = next(self._songs, None)
+
+    def _blocks(self, places: list[_Place]) -> Iterator[tuple[list[_Place], int]]:
+        """Yields songs that are computed together, with the size of their block."""
+        largest = self._sizes[-1]
+        for first in range(0, len(places), largest):
+            block = places[first : first + largest]
+            yield block, next(size for size in self._sizes if size >= len(block))
+
+
+@dataclass
+class _Place:
+    """A song under way."""
+
+    song: int
+    cache: Cache
+    state: Tensor
+    """[G, D]: of its last position."""
+    input: Tensor | None = None
+    """[G, D]: of its next position."""
+
+
+def run(*stages: Stage) -> Iterator[list[list[int]]]:
+    """Lets stages take turns, in order, until no song is left.
+
+    Yields:
+        For each stage the songs that ended in its turn, after every round.
+
+    Raises:
+        RuntimeError: If songs wait for each other.
+    """
+    while any(stage.busy for stage in stages):
+        ended = [stage.turn() for stage in stages]
+        if not any(stage.moved for stage in stages):
+            raise RuntimeError("songs wait for something that no stage draws: this is a defect of a `Drawing.ready`")
+        yield ended
+
+
+@torch.no_grad()
+def block_sizes(drawing: Drawing, places: int) -> list[int]:
+    """Returns sizes of blocks of songs, up to one for so many places, that all give the numbers of `BLOCK`.
+
+    Matrix products sum in an order that may depend on how many rows they have; which sizes agree is a matter of the
+    machine's kernels, the shapes and the number type. So it is tried, once for each tower: every row of random songs
+    must come out of a block of the size as it does out of blocks of `BLOCK`. Sizes that do not agree are not used.
+    """
+    tower = drawing.backbone
+    known = _AGREE.setdefault(tower, {})
+    sizes = [BLOCK]
+    for size in itertools.takewhile(lambda n: n < 2 * places, (2**n for n in range(20))):
+        weight = next(tower.parameters())
+        key = (type(drawing), drawing.rows, size, weight.dtype, weight.device, torch.get_num_threads())
+        if size != BLOCK and known.setdefault(key, _agrees(drawing, size, weight) if key not in known else known[key]):
+            sizes.append(size)
+    return sorted(sizes)
+
+
+_AGREE: weakref.WeakKeyDictionary[Backbone, dict[object, bool]] = weakref.WeakKeyDictionary()
+
+
+def _agrees(drawing: Drawing, size: int, weight: Tensor) -> bool:
+    """Whether a block of a size gives the rows that blocks of `BLOCK` give, bit for bit."""
+    rows, tower = drawing.rows, drawing.backbone
+    songs = max(size, BLOCK)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(songs, rows, 2, tower.width, generator=draw).to(weight)
+    mask = torch.ones(rows, 1, dtype=torch.bool, device=x.device)
+
+    def stepped(block: int) -> list[Tensor]:
+        caches = [tower.start(song[:, :1], mask, 1)[1] for song in x]
+        states = [
+            tower.step(x[i : i + block, :, 1].flatten(0, 1), caches[i : i + block]).unflatten(0, (block, -1))
+            for i in range(0, songs, block)
+        ]
+        made = [[states[i], *drawing.outputs(states[i])] for i in range(len(states))]
+        return [torch.cat(parts) for parts in zip(*made, strict=True)]
+
+    return all(torch.equal(one, two) for one, two in zip(stepped(BLOCK), stepped(size), strict=True))
+
 
 Advance = Callable[[int, int, Tensor], Tensor | None]
 
 
-@torch.no_grad()
 def run_songs(
     backbone: Backbone,
     prefixes: Sequence[tuple[Tensor, Tensor]],
@@ -32,7 +183,9 @@ def run_songs(
     *,
     steps: Sequence[int],
 ) -> None:
-    """Feeds songs to a backbone, step by step, until `advance` has had enough of each.
+    """Feeds songs to a backbone until `advance`, which sees one song at a time, has had enough of each.
+
+    A `Drawing` does the same for the songs of a block together, which is faster.
 
     Args:
         backbone: The model.
@@ -42,33 +195,45 @@ def run_songs(
             next position, or `None` to end the song.
         steps: For each song, how many positions may follow the prefix.
     """
-    for first in range(0, len(prefixes), BLOCK):
-        songs = list(range(first, min(first + BLOCK, len(prefixes))))
-        caches: list[Cache | None] = [None] * BLOCK
-        waiting: dict[int, Tensor] = {}
+    for _ in run(Stage(_OneByOne(backbone, prefixes, advance, steps), range(len(prefixes)))):
+        pass
+
+
+class _OneByOne(Drawing):
+    """Songs that a function advances one at a time."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prefixes: Sequence[tuple[Tensor, Tensor]],
+        advance: Advance,
+        steps: Sequence[int],
+    ) -> None:
+        self.backbone, self.prefixes, self.own, self.capacities = backbone, prefixes, advance, steps
+        self.rows = prefixes[0][0].shape[0] if prefixes else 1
+        self.steps = [0] * len(prefixes)
+        self.whole: dict[int, Tensor] = {}
+        self.ended: set[int] = set()
+
+    def start(self, song: int) -> Start:
+        return Start(*self.prefixes[song], self.capacities[song])
+
+    def started(self, song: int, states: Tensor) -> None:
+        self.whole[song] = states
+
+    def advance(self, songs: Sequence[int], states: Tensor) -> Tensor:
+        x = torch.zeros_like(states)
         for place, song in enumerate(songs):
-            embeddings, mask = prefixes[song]
-            states, caches[place] = backbone.start(embeddings, mask, steps[song])
-            following = advance(song, 0, states)
+            following = self.own(song, self.steps[song], self.whole.pop(song, states[place]))
+            self.steps[song] += 1
             if following is None:
-                caches[place] = None
+                self.ended.add(song)
             else:
-                waiting[place] = following
-        rows = prefixes[first][0].shape[0]
-        x = prefixes[first][0].new_zeros(BLOCK * rows, backbone.width)
-        step = 0
-        while waiting:
-            step += 1
-            for place, row in waiting.items():
-                x[place * rows : (place + 1) * rows] = row
-            states = backbone.step(x, caches)
-            for place in list(waiting):
-                following = advance(first + place, step, states[place * rows : (place + 1) * rows])
-                if following is None:
-                    caches[place] = None
-                    del waiting[place]
-                else:
-                    waiting[place] = following
+                x[place] = following
+        return x
+
+    def done(self, song: int) -> bool:
+        return song in self.ended
 
 
 def song_rows(conditions: Conditions, index: int, guidance: float) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from songkit._drawn_song import END, NO_FRAME, DrawnSong, collect
+from songkit._drawn_song import END, NO_FRAME, StreamDrawing, collect
 from songkit.cursor import AGES, age_class, frame_ages, move_loss
-from songkit.decoding import run_songs
+from songkit.decoding import Stage, run
 from songkit.errors import LayoutError
 from songkit.interfaces import Backbone, Planner, Sampling, Tokenizer
 from songkit.patterns import Pattern
@@ -150,18 +150,16 @@ class StreamPlanner(Planner):
         progress: Callable[[int], None] | None = None,
     ) -> Plan:
         """Draws songs; one that follows the lyrics may end only when its cursor has reached the last token."""
-        songs = [DrawnSong(self, conditions, i, seeds[i], sampling, max_frames) for i in range(len(conditions.prefix))]
-
-        def advance(index: int, step: int, states: Tensor) -> Tensor | None:
-            following = songs[index].advance(step, states)
+        drawing = self.drawing(sampling=sampling, max_frames=max_frames)
+        songs = [drawing.add(conditions, index, seed) for index, seed in enumerate(seeds)]
+        for _ in run(Stage(drawing, songs)):
             if progress is not None:
-                progress(sum(len(song.ids[self.pattern.lead]) for song in songs))
-            return following
+                progress(sum(len(song.ids[self.pattern.lead]) for song in drawing.songs))
+        return collect(drawing.songs, self.layout)
 
-        starts = [song.start() for song in songs]
-        most = self.states_of(max_frames) - 1
-        run_songs(self.tower, starts, advance, steps=[most] * len(songs))
-        return collect(songs, [mask for _, mask in starts], self.layout)
+    def drawing(self, *, sampling: Sampling, max_frames: int) -> StreamDrawing:
+        """Returns what draws songs that are added to it; a refiner may follow while it does."""
+        return StreamDrawing(self, sampling, max_frames)
 
     def embed_steps(self, steps: Tensor) -> Tensor:
         """Sums the embeddings of all streams: ids [B, K, S], or `NO_FRAME` or `END`, to [B, S, D]."""

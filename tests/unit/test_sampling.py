@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
 from songkit.interfaces import Sampling
-from songkit.sampling import draw, guide, noise, penalise
+from songkit.sampling import draw, draw_rows, guide, noise, penalise, penalise_rows
 
 
 def test_temperature_zero_takes_the_most_likely() -> None:
@@ -47,3 +49,24 @@ def test_the_penalty_divides_once_and_leaves_the_rest() -> None:
     out = penalise(logits, [0, 1, 0], 1.1)
     torch.testing.assert_close(out, torch.tensor([2.0, -2.0, 1.0]))
     assert logits.tolist() == [2.200000047683716, -2.200000047683716, 1.0]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(top_k=7), Sampling(top_k=0), Sampling(temperature=0)])
+def test_many_rows_give_what_each_gives_alone(sampling: Sampling) -> None:
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    seeds, steps = [3, 3, 4, 2**64 - 1, 0, -1], [0, 1, 0, 5, 9, 2]
+    together = draw_rows(logits, sampling, seeds=seeds, stream=2, steps=steps)
+    alone = [draw(row, sampling, seed=s, stream=2, step=n) for row, s, n in zip(logits, seeds, steps, strict=True)]
+    assert together == alone
+    assert len(set(together)) > 2
+
+
+def test_noise_is_that_of_a_fresh_generator() -> None:
+    noise(9, 9, 9, 3)  # leaves half a word behind, which must not be seen
+    fresh = np.random.Generator(np.random.Philox(key=[5, 2], counter=[0, 0, 0, 7])).random(33, dtype=np.float32)
+    torch.testing.assert_close(noise(5, 2, 7, 33), torch.from_numpy(-np.log(-np.log(fresh))))
+
+
+def test_each_row_has_a_penalty_of_its_own() -> None:
+    logits = torch.ones(3, 4)
+    assert penalise_rows(logits, [[1, 1], [], [0, 3]], 2.0).tolist() == [[1, 0.5, 1, 1], [1] * 4, [0.5, 1, 1, 0.5]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from songkit.interfaces.drawing import PlanDrawing
 from songkit.interfaces.tokenizer import Tokenizer
 from songkit.patterns import Pattern, parallel
 from songkit.types import Codes, Conditions, Plan, TokenLayout
@@ -84,3 +85,7 @@ class Planner(nn.Module, ABC):
             seeds: One for each song; a song's codes depend on its own seed and conditions only.
             progress: Called with the number of frames done, summed over songs.
         """
+
+    def drawing(self, *, sampling: Sampling, max_frames: int) -> PlanDrawing | None:
+        """Returns what draws songs step by step, as `generate` does, while a refiner follows; `None` if it cannot."""
+        return None

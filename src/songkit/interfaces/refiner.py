@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from songkit.interfaces.drawing import TrackDrawing
 from songkit.interfaces.planner import Sampling
 from songkit.interfaces.tokenizer import Tokenizer
 from songkit.patterns import Pattern, parallel
@@ -52,3 +53,7 @@ class TrackRefiner(nn.Module, ABC):
         progress: Callable[[int], None] | None = None,
     ) -> Codes:
         """Draws the ids of every track for each song of a plan; lengths are those of the plan."""
+
+    def drawing(self, *, sampling: Sampling) -> TrackDrawing | None:
+        """Returns what draws tracks step by step, as `generate` does, of plans that are being drawn, or `None`."""
+        return None

@@ -9,15 +9,17 @@ each track also has an end of its own, and the song ends with the first: `TrackL
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from songkit.decoding import run_songs, song_rows
+from songkit.decoding import Stage, run, song_rows
 from songkit.interfaces import Backbone, Sampling, Tokenizer, TrackRefiner
+from songkit.interfaces.drawing import DrawnPlan, Start, TrackDrawing
 from songkit.patterns import delayed
-from songkit.sampling import draw, guide, penalise
+from songkit.sampling import draw_rows, guide, penalise_rows
 from songkit.stream_planner import start_alike
 from songkit.types import Codes, Conditions, Plan, Stream, TokenLayout
 from songkit_levo2.configs import TrackLMConfig
@@ -91,78 +93,147 @@ class TrackLM(TrackRefiner):
         progress: Callable[[int], None] | None = None,
     ) -> Codes:
         """Draws vocal and accompaniment tokens; songs are as long as their plans unless `behaviour` is released."""
-        songs = [_Song(self, plan, conditions, i, seeds[i], sampling) for i in range(len(plan.codes.lengths))]
-        done = [0]
-
-        def advance(index: int, step: int, states: Tensor) -> Tensor | None:
-            done[0] += 1
+        if plan.hidden_null is None:
+            sampling = replace(sampling, guidance=1.0)
+        drawing = self.drawing(sampling=sampling)
+        songs = [drawing.add(_Whole(self, plan, i), conditions, i, seed) for i, seed in enumerate(seeds)]
+        for _ in run(Stage(drawing, songs)):
             if progress is not None:
-                progress(done[0])
-            return songs[index].advance(states)
-
-        steps = [song.frames + self.config.delay for song in songs]
-        run_songs(self.tower, [song.prefix() for song in songs], advance, steps=steps)
-        lengths = torch.tensor([len(song.ids) for song in songs])
-        ids = torch.zeros(len(songs), 2, int(lengths.max()), dtype=torch.int64)
-        for row, song in zip(ids, songs, strict=True):
-            row[:, : len(song.ids)] = torch.tensor(song.ids, dtype=torch.int64).reshape(-1, 2).T
+                progress(sum(len(song.ids) for song in drawing.songs))
         device = plan.codes.ids.device
-        return Codes(ids.to(device), lengths.to(device), self.layout)
+        lengths = torch.tensor([len(song.ids) for song in drawing.songs], device=device)
+        ids = torch.zeros(len(songs), 2, int(lengths.max()), dtype=torch.int64, device=device)
+        for row, song in zip(ids, drawing.songs, strict=True):
+            row[:, : len(song.ids)] = torch.tensor(song.ids, dtype=torch.int64).reshape(-1, 2).T
+        return Codes(ids, lengths, self.layout)
+
+    def drawing(self, *, sampling: Sampling) -> TrackLMDrawing:
+        """Returns what draws the tracks of plans that are added to it, which may be drawn meanwhile."""
+        return TrackLMDrawing(self, sampling)
 
 
+class TrackLMDrawing(TrackDrawing):
+    """The songs of a `TrackLM` while their tracks are drawn."""
+
+    def __init__(self, refiner: TrackLM, sampling: Sampling) -> None:
+        self.refiner, self.sampling = refiner, sampling
+        self.backbone, self.rows = refiner.tower, 1 if sampling.guidance == 1.0 else 2
+        self.songs: list[_Song] = []
+
+    def add(self, source: DrawnPlan, conditions: Conditions, index: int, seed: int) -> int:
+        """Takes the plan of a song of a batch of conditions; returns its number here."""
+        self.songs.append(_Song(source, *song_rows(conditions, index, self.sampling.guidance), seed))
+        return len(self.songs) - 1
+
+    def ready(self, song: int) -> bool:
+        """Whether the planner's state at the song's next step is known."""
+        one = self.songs[song]
+        return one.source.whole or one.step + 1 < len(one.source.states)
+
+    def start(self, song: int) -> Start:
+        """Begins with prefix and empty step, each with the planner's state."""
+        refiner, one = self.refiner, self.songs[song]
+        assert one.source.prefix_states is not None
+        known = one.source.prefix_states[: self.rows, -one.rows.shape[1] :]
+        bridged = refiner.bridge(torch.cat([one.rows, known], -1))
+        x = torch.cat([bridged, refiner.bridge(self._inputs([one], 1)).transpose(0, 1)], 1)
+        one.step = 0
+        frames = one.source.frames if one.source.whole else one.source.most
+        assert frames is not None
+        return Start(x, functional.pad(one.mask, (0, 1), value=True), frames + refiner.config.delay)
+
+    def advance(self, songs: Sequence[int], states: Tensor) -> Tensor:
+        """Draws the frame that each song's state predicts, if any."""
+        refiner, live = self.refiner, [self.songs[i] for i in songs]
+        delay = refiner.config.delay
+        due = [place for place, song in enumerate(live) if song.step >= delay and not self._over(song)]
+        if due:
+            drawing = [live[place] for place in due]
+            tracks = [self._draw(k, head(states).float()[due], drawing) for k, head in enumerate(refiner.heads)]
+            for song, drawn in zip(drawing, zip(*tracks, strict=True), strict=True):
+                song.ended = refiner.config.codebook_size in drawn
+                if not song.ended:
+                    song.ids.append(list(drawn))
+        for song in live:
+            song.step += 1
+        return refiner.bridge(self._inputs(live, len(states)))
+
+    def done(self, song: int) -> bool:
+        """Whether all frames of the plan are drawn, or a track has ended."""
+        return self._over(self.songs[song])
+
+    def ids(self, song: int) -> list[list[int]]:
+        """Returns the ids of vocal and accompaniment so far."""
+        rows = self.songs[song].ids
+        return [[row[track] for row in rows] for track in range(2)]
+
+    def outputs(self, states: Tensor) -> list[Tensor]:
+        """Returns the logits of both tracks, and what goes into the tower."""
+        source = states.new_ones(*states.shape[:-1], self.refiner.source_width)
+        return [*(head(states) for head in self.refiner.heads), self.refiner.bridge(torch.cat([states, source], -1))]
+
+    @staticmethod
+    def _over(song: _Song) -> bool:
+        return song.ended or (song.source.frames is not None and len(song.ids) >= song.source.frames)
+
+    def _draw(self, track: int, logits: Tensor, songs: Sequence[_Song]) -> list[int]:
+        """Draws a track's ids of some songs from their logits [N, G, V]."""
+        sampling, config = self.sampling, self.refiner.config
+        guided = guide(logits[:, 0], logits[:, 1], sampling.guidance) if self.rows > 1 else logits[:, 0]
+        if config.behaviour == "mended":
+            guided = guided[:, : config.codebook_size]  # the plan says when the song ends
+        window = sampling.repetition_window
+        recent = [[row[track] for row in song.ids[-window:]] if window else [] for song in songs]
+        guided = penalise_rows(guided, recent, sampling.repetition_penalty)
+        frames = [len(song.ids) for song in songs]
+        return draw_rows(guided, sampling, seeds=[song.seed for song in songs], stream=2 + track, steps=frames)
+
+    def _inputs(self, songs: Sequence[_Song], places: int) -> Tensor:
+        """What goes through the bridge [M, G, 2 D] at the songs' steps: their last frames, and the planner's states."""
+        refiner, delay = self.refiner, self.refiner.config.delay
+        vocal, accompaniment = refiner.embeds.parameters()
+        empty = [refiner.empty] * 2
+        ids = torch.tensor([song.ids[-1] if song.step > delay and song.ids else empty for song in songs])
+        ids = ids.to(vocal.device)
+        tracks = (vocal[ids[:, 0]] + accompaniment[ids[:, 1]])[:, None].expand(-1, self.rows, -1)
+        source = []
+        for song in songs:
+            known = song.step < len(song.source.states)
+            source.append(song.source.states[song.step][: self.rows] if known else refiner.after.expand(self.rows, -1))
+        x = torch.cat([tracks, torch.stack(source)], -1)
+        return functional.pad(x, (0, 0, 0, 0, 0, places - len(songs)))
+
+
+class _Whole:
+    """One song of a plan that is complete, of which a refiner reads the states alone."""
+
+    finished = whole = True
+
+    def __init__(self, refiner: TrackLM, plan: Plan, index: int) -> None:
+        self.ids: list[list[int]] = []
+        self.frames: int | None = int(plan.codes.lengths[index])
+        self.most = int(plan.codes.lengths[index])
+        branches = [plan.hidden] if plan.hidden_null is None else [plan.hidden, plan.hidden_null]
+        hidden = torch.stack([states[index] for states in branches])
+        first = hidden.shape[1] - (plan.codes.ids.shape[2] + 1 + refiner.source_tail)
+        # States of the prefix, padded as the batch's longest, and of the song's steps 0 .. F and the tail.
+        self.prefix_states: Tensor | None = hidden[:, :first]
+        self.states = list(hidden[:, first : first + self.most + 1 + refiner.source_tail].unbind(1))
+
+    def cursor(self) -> list[int] | None:
+        return None
+
+
+@dataclass
 class _Song:
     """One song while its tracks are being drawn."""
 
-    def __init__(
-        self, refiner: TrackLM, plan: Plan, conditions: Conditions, index: int, seed: int, sampling: Sampling
-    ) -> None:
-        self.refiner, self.seed, self.sampling = refiner, seed, sampling
-        guided = sampling.guidance != 1.0 and plan.hidden_null is not None
-        self.guidance = sampling.guidance if guided else 1.0
-        self.rows, self.mask = song_rows(conditions, index, self.guidance)
-        self.frames = int(plan.codes.lengths[index])
-        self.ids: list[list[int]] = []
-        self.ended = False
-        self.step = 0
-        hidden = [plan.hidden[index]] + ([plan.hidden_null[index]] if guided and plan.hidden_null is not None else [])
-        tail = refiner.source_tail
-        first, own = plan.hidden.shape[1] - (plan.codes.ids.shape[2] + 1 + tail), self.rows.shape[1]
-        # States of this song's own prefix, and of its steps 0 .. F and the tail.
-        self.prefix_states = torch.stack([h[first - own : first] for h in hidden])
-        self.states = torch.stack([h[first : first + self.frames + 1 + tail] for h in hidden])
-
-    def prefix(self) -> tuple[Tensor, Tensor]:
-        bridged = self.refiner.bridge(torch.cat([self.rows, self.prefix_states], -1))
-        x = torch.cat([bridged, self._embed()[:, None]], 1)
-        return x, functional.pad(self.mask, (0, 1), value=True)
-
-    def advance(self, states: Tensor) -> Tensor | None:
-        """Draws the frame that this step predicts, if any; returns the next input or `None` at the end."""
-        refiner, frame = self.refiner, self.step - self.refiner.config.delay
-        state = states[:, -1] if states.dim() == 3 else states
-        if 0 <= frame < self.frames:
-            drawn = [self._draw(k, head(state).float(), frame) for k, head in enumerate(refiner.heads)]
-            self.ended = refiner.config.codebook_size in drawn
-            if not self.ended:
-                self.ids.append(drawn)
-        self.step += 1
-        return self._embed() if len(self.ids) < self.frames and not self.ended else None
-
-    def _draw(self, stream: int, logits: Tensor, frame: int) -> int:
-        guided = guide(logits[0], logits[1], self.guidance) if self.guidance != 1.0 else logits[0]
-        if self.refiner.config.behaviour == "mended":
-            guided = guided[: self.refiner.config.codebook_size]  # the plan says when the song ends
-        recent = self.ids[-self.sampling.repetition_window :] if self.sampling.repetition_window else []
-        guided = penalise(guided, [row[stream] for row in recent], self.sampling.repetition_penalty)
-        return draw(guided, self.sampling, seed=self.seed, stream=2 + stream, step=frame)
-
-    def _embed(self) -> Tensor:
-        """The input [G, D] of the current step: the last frame of both tracks, and the planner's state."""
-        refiner, known = self.refiner, self.step - 1 - self.refiner.config.delay
-        ids = self.ids[known] if known >= 0 else [refiner.empty] * 2
-        vocal, accompaniment = refiner.embeds.parameters()
-        tracks = vocal[ids[0]] + accompaniment[ids[1]]
-        rows = len(self.rows)
-        known = self.step < self.states.shape[1]
-        source = self.states[:, self.step] if known else refiner.after.expand(rows, -1)
-        return refiner.bridge(torch.cat([tracks.expand(rows, -1), source], -1))
+    source: DrawnPlan
+    rows: Tensor
+    """[G, P, D]: the conditions' prefix."""
+    mask: Tensor
+    seed: int
+    ids: list[list[int]] = field(default_factory=list)
+    """Those of both tracks, by frame."""
+    step: int = 0
+    ended: bool = False
