@@ -104,12 +104,16 @@ class Typing:
             where = f"{path}.{key}"
             if type(child.value) is int and str(child.value) in typing.get_args(hints.get(key)):
                 child = replace(child, value=str(child.value))  # Literal["32"]: a shell would eat the quotes
+            if child.value is None and not options and _is_settings(hints[key]):
+                continue  # `name: null` takes away what a parent names
             if key not in hints:
                 near = did_you_mean(key, hints) or f" Its options: {', '.join(hints) or 'none'}."
                 self.report_key(child, where, f"'{key}' is no option of {hint.__name__}.{near}")
             elif child.value == MISSING:
                 values[key] = MISSING  # merging would leave the default
-            elif isinstance(child.value, dict) and OmegaConf.is_dict(values.get(key)):
+            elif isinstance(child.value, dict) and (OmegaConf.is_dict(values.get(key)) or _is_settings(hints[key])):
+                if key not in values:  # the first option of a dataclass in a dictionary
+                    values[key] = hints[key]
                 self._fill(values[key], hints[key], child, where)
             else:
                 is_path = "Path" in str(hints[key]) or (key in options and options[key].metadata.get("path"))
@@ -175,6 +179,10 @@ def _bare(hint: Any) -> Any:
 def _element(hint: Any) -> Any:
     """Returns the type of what is in a list, tuple or dictionary."""
     return next((_bare(element) for element in reversed(typing.get_args(hint)) if element is not Ellipsis), Any)
+
+
+def _is_settings(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 _WORDS = {

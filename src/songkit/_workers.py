@@ -1,4 +1,4 @@
-"""Worker processes for `songkit prepare`: one thread each, results in order, and no worker outlives its parent."""
+"""Worker processes: one thread each, results in order, and no worker outlives its parent."""
 
 from __future__ import annotations
 
@@ -6,21 +6,51 @@ import collections
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from songkit.errors import SongkitError
 
-__all__ = ["in_order", "worker_pool"]
+if TYPE_CHECKING:
+    from songkit.recipe import Recipe
+
+__all__ = ["PickledRecipe", "in_order", "worker_pool"]
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class PickledRecipe:
+    """A recipe on its way to a worker process, which starts with nothing imported."""
+
+    plugins: tuple[str, ...]
+    """Local plugin files: what is pickled may be of classes that they define."""
+    data: bytes
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> PickledRecipe:
+        """Packs a recipe."""
+        return cls(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe))
+
+    def open(self) -> Recipe:
+        """Returns the recipe, with its local plugins imported."""
+        from songkit.registry import Registry
+
+        registry = Registry([])
+        for plugin in self.plugins:
+            registry = registry.with_local(Path(plugin))
+        recipe: Recipe = pickle.loads(self.data)
+        return recipe
 
 
 @contextlib.contextmanager
@@ -34,7 +64,7 @@ def worker_pool(start: Callable[..., None], arguments: tuple[Any, ...], workers:
         yield pool
     except BrokenProcessPool as error:
         raise SongkitError(
-            "a worker process of 'songkit prepare' died (killed, out of memory, or an error while it started, which is "
+            "a worker process died (killed, out of memory, or an error while it started, which is "
             "printed above). Run the same command again: it goes on after the last finished song; fewer --workers need "
             "less memory."
         ) from error

@@ -30,7 +30,7 @@ from songkit.interfaces.source import DataSource
 from songkit.recipe import Node
 from songkit.types import TRACKS, Audio, Song
 
-__all__ = ["Cell", "Results", "build_metrics", "evaluate", "markdown"]
+__all__ = ["Cell", "Results", "build_metrics", "evaluate", "markdown", "song_audio"]
 
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,8 @@ def evaluate(
             if not reason:
                 status, reason = "ok", ""
                 try:
-                    metric.update(_audio(song, metric), [song], _audio(reference, metric) if reference else None)
+                    heard = song_audio(reference, _roles(reference, metric)) if reference else None
+                    metric.update(song_audio(song, _roles(song, metric)), [song], heard)
                 except (PluginError, CheckpointError, OutputError) as error:  # no other song would fare better
                     status, reason = "failed", str(error)
                     unusable[name] = reason
@@ -184,6 +185,24 @@ def evaluate(
 def build_metrics(nodes: Mapping[str, Node]) -> dict[str, SongMetric]:
     """Builds metrics by name."""
     return {name: build(node) for name, node in nodes.items()}
+
+
+def song_audio(song: Song, roles: Sequence[str]) -> Audio:
+    """Returns tracks of a song as a batch of one.
+
+    Raises:
+        AudioError: If they have not one rate and one length.
+    """
+    read = {role: song.tracks[role].read() for role in roles}
+    rates = {song.tracks[role].sample_rate for role in roles}
+    lengths = {samples.shape[-1] for samples in read.values()}
+    if len(rates) != 1 or len(lengths) != 1 or not min(lengths):
+        raise AudioError(
+            f"the tracks {', '.join(roles)} of song '{song.id}' have rates {sorted(rates)} and lengths "
+            f"{sorted(lengths)}; expected one rate and one length above 0. Make the song again."
+        )
+    tracks = {role: torch.from_numpy(np.ascontiguousarray(samples))[None] for role, samples in read.items()}
+    return Audio(tracks, torch.tensor([lengths.pop()]), rates.pop())
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -209,20 +228,9 @@ def _lacking(metric: SongMetric, song: Song, reference: Song | None) -> str:
     return "the song has no " + ", no ".join(f"{n} track" if n in TRACKS else n for n in lacking) if lacking else ""
 
 
-def _audio(song: Song, metric: SongMetric) -> Audio:
-    roles = [role for role in TRACKS if role in metric.info.needs and role in song.tracks]
-    if not roles:
-        roles = list(song.tracks)
-    read = {role: song.tracks[role].read() for role in roles}
-    rates = {song.tracks[role].sample_rate for role in roles}
-    lengths = {samples.shape[-1] for samples in read.values()}
-    if len(rates) != 1 or len(lengths) != 1 or not min(lengths):
-        raise AudioError(
-            f"the tracks {', '.join(roles)} of song '{song.id}' have rates {sorted(rates)} and lengths "
-            f"{sorted(lengths)}; expected one rate and one length above 0. Make the song again."
-        )
-    tracks = {role: torch.from_numpy(np.ascontiguousarray(samples))[None] for role, samples in read.items()}
-    return Audio(tracks, torch.tensor([lengths.pop()]), rates.pop())
+def _roles(song: Song, metric: SongMetric) -> list[str]:
+    """Returns the tracks that a metric is given of a song: those it needs, or all."""
+    return [role for role in TRACKS if role in metric.info.needs and role in song.tracks] or list(song.tracks)
 
 
 def _with_values(cells: Sequence[Cell], metrics: Mapping[str, SongMetric]) -> Iterable[Cell]:

@@ -7,20 +7,19 @@ describes and reads the folder.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import pickle
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from songkit._lock import locked
 from songkit._prepare_audio import write_audio
+from songkit._workers import PickledRecipe
 from songkit.components.prepared import PreparedSource, prepared_keys
-from songkit.errors import LayoutError, OutputError, RecipeError
+from songkit.errors import LayoutError, RecipeError
 
 if TYPE_CHECKING:
     from songkit.recipe import Node, Recipe
@@ -72,7 +71,7 @@ def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: 
         raise LayoutError(
             f"{root} holds no prepared set to add codes to. Prepare songs there first, or set prepare.audio=true."
         )
-    with _locked(root):
+    with locked(root, "songkit prepare"):
         audio_key = _own_audio(recipe, root) or _write_audio(recipe, root, workers or settings.workers, progress)
         prepared = PreparedSource(root, audio=audio_key)
         codes_key = _write_codes(recipe, prepared, workers or settings.workers, progress) if settings.codes else None
@@ -157,22 +156,15 @@ def _files(node: Node) -> dict[str, Any]:
 class _Maker:
     """Makes a component of a recipe in a worker process, which starts with nothing imported."""
 
-    plugins: tuple[str, ...]
-    """Local plugin files: what is pickled may be of classes that they define."""
-    recipe: bytes
+    recipe: PickledRecipe
     role: str
 
     @classmethod
     def of(cls, recipe: Recipe, role: str) -> _Maker:
-        return cls(tuple(recipe.resolved.get("plugins", ())), pickle.dumps(recipe), role)
+        return cls(PickledRecipe.of(recipe), role)
 
     def __call__(self) -> Any:
-        from songkit.registry import Registry
-
-        registry = Registry([])
-        for plugin in self.plugins:
-            registry = registry.with_local(Path(plugin))
-        recipe: Recipe = pickle.loads(self.recipe)
+        recipe = self.recipe.open()
         node = recipe.roles[self.role]
         if self.role == "data" and not node.children and node.weights is None:
             return node.load_factory()(node.config)  # most sources are only a config: spares the import of torch
@@ -192,21 +184,3 @@ def _role(recipe: Recipe, role: str) -> Node:
 
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Keeps a second `songkit prepare` out of a folder; the lock ends with the process, however it ends."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle = (root / ".lock").open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write to {root} ({error}). Choose another folder with --out.") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another 'songkit prepare' is writing to {root}. Wait for it, or choose another folder with --out."
-            ) from error
-        yield

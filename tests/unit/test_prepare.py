@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from songkit._lock import locked
 from songkit._prepare_audio import _Journal
 from songkit.audio import convert
 from songkit.checkpoint import save_weights
@@ -270,9 +271,7 @@ def test_other_songs_a_missing_role_and_a_busy_folder_are_refused(root: Path, tm
     (tmp_path / "empty.yaml").write_text("format: 1\n")
     with pytest.raises(RecipeError, match="needs 'data'"):
         prepare(load(tmp_path / "empty.yaml", registry=Registry.discover()), tmp_path / "out")
-    from songkit.prepare import _locked
-
-    with _locked(root), pytest.raises(OutputError, match="another 'songkit prepare'"):
+    with locked(root, "songkit prepare"), pytest.raises(OutputError, match="another 'songkit prepare'"):
         prepare(own(tmp_path, root), root)
 
 
