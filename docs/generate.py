@@ -70,6 +70,7 @@ plugin's entry point names; [write a plugin](../how-to/write-a-plugin.md) shows 
 INTERFACES = {
     "codec": "Codec",
     "metric": "SongMetric",
+    "objective": "PreferenceObjective",
     "refiner": "TrackRefiner",
     "reward": "RewardModel",
     "source": "DataSource",
@@ -168,12 +169,11 @@ def kinds_page(registry: Registry) -> str:
             "backbone": ["an option of a planner or refiner"],
         }[kind]
         interface = INTERFACES.get(kind, kind.capitalize())
-        has_interface = (TEMPLATES / kind).is_dir()
         told = f"`songkit.interfaces.{interface}`" if interface else "`songkit.tasks.base.Task`"
         ours = [f"`{entry.id}`" for entry in registry.list(kind) if entry.plugin.name in PLUGINS]
         rows = {
             "in a recipe": ", ".join(roles),
-            "interface": told if has_interface else "none yet",
+            "interface": told,
             "components": f"[{len(ours)}](components.md#{kind}): {', '.join(ours)}" if ours else "none yet",
             "how to write one": f"[{kind}](../how-to/{kind}.md)",
         }
@@ -201,11 +201,6 @@ def checks_page() -> str:
     for kinds, laws in groups.items():
         rows = "".join(f"| `{law.name}` | {cell(law.sentence)} |\n" for law in laws)
         parts.append(f"## {kinds}\n\n| check | what has to hold |\n| --- | --- |\n{rows}\n")
-    bare = [kind for kind in KINDS if not any(kind in _kinds(law).split() for law in LAWS)]
-    if bare:
-        parts.append(
-            f"The kinds {' and '.join(bare)} have no interface yet, so only what holds for every kind is checked.\n\n"
-        )
     rows = "".join(f"| `{tag}` | {cell(meaning)} |\n" for tag, meaning in TAGS.items())
     parts.append(
         f"## Tags\n\nA component may carry tags that the kit knows:\n\n| tag | meaning |\n| --- | --- |\n{rows}"

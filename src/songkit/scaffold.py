@@ -25,6 +25,7 @@ FACTORIES: Mapping[str, str] = {
     "codec": "PieceCodec",
     "conditioner": "ByteConditioner",
     "metric": "LoudnessMetric",
+    "objective": "OffsetObjective",
     "planner": "TwoTrackPlanner",
     "refiner": "FrameRefiner",
     "reward": "BalanceReward",
@@ -32,7 +33,7 @@ FACTORIES: Mapping[str, str] = {
     "task": "GrowingTask",
     "tokenizer": "RandomProjectionTokenizer",
 }
-"""For each kind that can be started from, the class that its template builds."""
+"""For each kind, the class that its template builds."""
 
 _TEMPLATES = Path(__file__).parent / "templates" / "plugin"
 _USES: Mapping[str, str] = {
@@ -47,7 +48,7 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> list[Path]
     """Writes the package of a new plugin.
 
     Args:
-        kind: One of `FACTORIES`.
+        kind: One of `songkit.plugin.KINDS`.
         name: The plugin's namespace, kebab-case; the distribution is `songkit-<name>`.
         folder: Where to write, by default `songkit-<name>` in the current folder; it must not exist yet.
 
@@ -55,7 +56,7 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> list[Path]
         The files that were written.
 
     Raises:
-        PluginError: If the kind cannot be started from, or the name is not one.
+        PluginError: If there is no such kind, or the name is not one.
         OutputError: If the folder is there already or cannot be written; nothing is left half-written.
     """
     _check(kind, name)
@@ -84,11 +85,6 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> list[Path]
 def _check(kind: str, name: str) -> None:
     if kind not in KINDS:
         raise PluginError(f"unknown kind '{kind}'.{did_you_mean(kind, KINDS)} Kinds: {', '.join(KINDS)}.")
-    if kind not in FACTORIES:
-        raise PluginError(
-            f"the kind '{kind}' has no interface to implement yet, so there is nothing to start from. Kinds that have: "
-            f"{', '.join(FACTORIES)}."
-        )
     if name.startswith("songkit-") or name in ("songkit", "local"):
         short = name.removeprefix("songkit-")
         advice = f"leave out 'songkit-' and write '{short}'" if short != name else "that namespace is taken"

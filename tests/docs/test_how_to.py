@@ -153,11 +153,3 @@ def test_python_on_a_page_imports_what_exists(page: Path) -> None:
                 continue
             module = importlib.import_module(str(statement.module))
             assert [alias.name for alias in statement.names if not hasattr(module, alias.name)] == []
-
-
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(FACTORIES)))
-def test_code_about_a_kind_without_an_interface_runs(kind: str) -> None:
-    text = (DOCS / "how-to" / f"{kind}.md").read_text(encoding="utf-8")
-    [block] = [block for language, _, block in FENCE.findall(text) if language == "python"]
-
-    exec(compile(block, f"{kind}.md", "exec"), {})

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import songkit.interfaces
 from songkit import scaffold
 from songkit.cli import main
 from songkit.errors import OutputError, PluginError
@@ -43,9 +42,8 @@ def use(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def test_there_is_a_template_for_every_kind_that_has_an_interface():
-    interfaces = {name.removesuffix(".py") for name in os.listdir(Path(songkit.interfaces.__file__).parent)}
-    assert set(FACTORIES) == set(KINDS) & (interfaces | {"codec", "task"})
+def test_there_is_a_template_for_every_kind():
+    assert set(FACTORIES) == set(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +88,6 @@ def run(command):
     done = subprocess.run([str(word) for word in command], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(FACTORIES)))
-def test_a_kind_without_an_interface_is_told(tmp_path, kind):
-    with pytest.raises(PluginError, match=rf"the kind '{kind}' has no interface to implement yet.*backbone, codec"):
-        write_plugin(kind, "mine", tmp_path / "mine")
 
 
 @pytest.mark.parametrize(

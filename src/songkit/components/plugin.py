@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from songkit.components.configs import (
@@ -11,6 +12,15 @@ from songkit.components.configs import (
     TrainPlannerConfig,
     TrainRefinerConfig,
     TransformerConfig,
+)
+from songkit.components.preference_configs import (
+    DPOConfig,
+    IPOConfig,
+    KTOConfig,
+    ObjectiveConfig,
+    ORPOConfig,
+    RobustDPOConfig,
+    SimPOConfig,
 )
 from songkit.plugin import Component, hookimpl
 
@@ -66,7 +76,24 @@ def songkit_components() -> list[Component]:
             factory="songkit.tasks.refiner:TrainRefiner",
             example=TrainRefinerConfig(max_seconds=5.0),
         ),
+        *(_objective(name, config, factory) for name, (config, factory) in _OBJECTIVES.items()),
     ]
+
+
+_OBJECTIVES: Mapping[str, tuple[type[ObjectiveConfig], str]] = {
+    "dpo": (DPOConfig, "DPO"),
+    "robust-dpo": (RobustDPOConfig, "RobustDPO"),
+    "ipo": (IPOConfig, "IPO"),
+    "simpo": (SimPOConfig, "SimPO"),
+    "orpo": (ORPOConfig, "ORPO"),
+    "kto": (KTOConfig, "KTO"),
+}
+"""The preference objectives by name: config, and class in `songkit.components.preference`."""
+
+
+def _objective(name: str, config: type[ObjectiveConfig], factory: str) -> Component:
+    path = f"songkit.components.preference:{factory}"
+    return Component(kind="objective", name=name, config=config, factory=path, example=config())
 
 
 @hookimpl

@@ -5,6 +5,7 @@ Metrics stand in `songkit.interfaces.metric`, which imports torchmetrics; genera
 
 from songkit.interfaces.backbone import Backbone, Cache
 from songkit.interfaces.conditioner import Conditioner
+from songkit.interfaces.objective import PairLogProbabilities, PreferenceLoss, PreferenceObjective, Preferences
 from songkit.interfaces.planner import Planner, Sampling
 from songkit.interfaces.refiner import TrackRefiner
 from songkit.interfaces.reward import RewardModel
@@ -17,7 +18,11 @@ __all__ = [
     "Codec",
     "Conditioner",
     "DataSource",
+    "PairLogProbabilities",
     "Planner",
+    "PreferenceLoss",
+    "PreferenceObjective",
+    "Preferences",
     "RewardModel",
     "Sampling",
     "Tokenizer",

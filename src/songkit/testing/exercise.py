@@ -12,6 +12,7 @@ from torch import Tensor
 from songkit.interfaces import Sampling
 from songkit.testing import samples
 from songkit.testing.judging import judge, whole_songs
+from songkit.testing.preferences import loss_of, preferences
 from songkit.types import Conditions, Plan
 
 __all__ = ["EXERCISES", "exercise", "steps_of"]
@@ -85,6 +86,12 @@ def _metric(built: Any, device: str) -> dict[str, Tensor]:
     return dict(built.compute())
 
 
+def _objective(built: Any, device: str) -> dict[str, Tensor]:
+    found = loss_of(built, preferences(ahead=0.02))
+    rewards = {"chosen rewards": found.chosen_rewards, "rejected rewards": found.rejected_rewards}
+    return {"losses": found.losses.detach(), **rewards, **found.statistics}
+
+
 def _reward(built: Any, device: str) -> dict[str, Tensor]:
     audio, songs = whole_songs([0, 1])
     with torch.no_grad():
@@ -108,6 +115,7 @@ EXERCISES: Mapping[str, Callable[[Any, str], dict[str, Tensor]]] = {
     "planner": _planner,
     "refiner": _refiner,
     "metric": _metric,
+    "objective": _objective,
     "reward": _reward,
     "source": _source,
     "task": _task,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from songkit.components.configs import TransformerConfig
+from songkit.components.preference_configs import DPOConfig
 from songkit.interfaces import Codec, Conditioner, Tokenizer
 from songkit.plugin import Component
 from songkit.request import SongRequest
@@ -73,6 +74,9 @@ def stand_in(kind: str) -> Component | None:
         config = TransformerConfig(dim=16, layers=1, heads=2, feed_forward=32)
         factory = "songkit.components.transformer:build"
         return Component(kind=kind, name="transformer", config=TransformerConfig, factory=factory, example=config)
+    if kind == "objective":
+        factory = "songkit.components.preference:DPO"
+        return Component(kind=kind, name="dpo", config=DPOConfig, factory=factory, example=DPOConfig())
     classes = {
         "codec": f"{__name__}:TinyCodec",
         "tokenizer": f"{__name__}:TinyCodec",

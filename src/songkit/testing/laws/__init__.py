@@ -1,5 +1,27 @@
 """The laws of components, a file for each kind or two; importing this package declares them all."""
 
-from songkit.testing.laws import every, backbone, tokens, conditioner, language, metrics, rewards, sources, tasks  # noqa: I001 - the order in which they are checked and listed
+from songkit.testing.laws import (  # noqa: I001 - the order in which they are checked and listed
+    every,
+    backbone,
+    tokens,
+    conditioner,
+    language,
+    metrics,
+    objectives,
+    rewards,
+    sources,
+    tasks,
+)
 
-__all__ = ["backbone", "conditioner", "every", "language", "metrics", "rewards", "sources", "tasks", "tokens"]
+__all__ = [
+    "backbone",
+    "conditioner",
+    "every",
+    "language",
+    "metrics",
+    "objectives",
+    "rewards",
+    "sources",
+    "tasks",
+    "tokens",
+]

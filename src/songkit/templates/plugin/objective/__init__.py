@@ -1,0 +1,1 @@
+"""An objective to start from."""

@@ -1,0 +1,75 @@
+"""Log-probabilities of pairs as objectives are given them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from songkit.interfaces.objective import PairLogProbabilities, PreferenceLoss, PreferenceObjective, Preferences
+
+__all__ = ["STREAMS", "loss_of", "preferences", "rows"]
+
+STREAMS = ("mix.0", "vocal.0", "accompaniment.0")
+"""The streams of the kit's pairs."""
+
+
+def preferences(pairs: int = 4, *, seed: int = 0, ahead: float = 0.0, scale: float = 1.0) -> Preferences:
+    """Returns random pairs.
+
+    Args:
+        pairs: B of them.
+        seed: Of the numbers.
+        ahead: How far the policy has moved from the reference, in nats per token: up for the preferred song, down
+            for the rejected one.
+        scale: Nats per token of all log-probabilities are about 3 times this.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn() -> Tensor:
+        return torch.rand(pairs, len(STREAMS), generator=generator, dtype=torch.float64)
+
+    tokens = 20 + (60 * drawn()).long()
+    songs = [-(scale * (2 + 2 * drawn())) * tokens for _ in range(2)]
+    moved = [ahead * tokens * (0.5 + drawn()) for _ in range(2)]
+    aspects = {"judge": drawn()[:, 0], "silent": torch.full((pairs,), float("nan"), dtype=torch.float64)}
+    return Preferences(
+        streams=STREAMS,
+        policy=PairLogProbabilities(
+            chosen=(songs[0] + moved[0]).clamp(max=0).requires_grad_(),
+            rejected=(songs[1] - moved[1]).clamp(max=0).requires_grad_(),
+        ),
+        reference=PairLogProbabilities(chosen=songs[0], rejected=songs[1]),
+        chosen_tokens=tokens,
+        rejected_tokens=tokens.clone(),
+        aspects=aspects,
+    )
+
+
+def loss_of(objective: PreferenceObjective, given: Preferences) -> PreferenceLoss:
+    """Calls an objective as a task would: with a reference unless it needs none."""
+    if objective.reference_free:
+        given = dataclasses.replace(given, reference=None)
+    return objective(given)
+
+
+def rows(given: Preferences, order: list[int]) -> Preferences:
+    """Returns some pairs, in an order; their log-probabilities are leaves of their own."""
+
+    def of(pair: PairLogProbabilities | None) -> PairLogProbabilities | None:
+        if pair is None:
+            return None
+        chosen, rejected = (x.detach()[order].requires_grad_(x.requires_grad) for x in (pair.chosen, pair.rejected))
+        return PairLogProbabilities(chosen=chosen, rejected=rejected)
+
+    policy = of(given.policy)
+    assert policy is not None
+    return dataclasses.replace(
+        given,
+        policy=policy,
+        reference=of(given.reference),
+        chosen_tokens=given.chosen_tokens[order],
+        rejected_tokens=given.rejected_tokens[order],
+        aspects={name: value[order] for name, value in given.aspects.items()},
+    )
