@@ -40,8 +40,9 @@ setup: .venv/setup.stamp
 	@touch $@
 
 # songkit-dac needs a package whose requirements cannot be met beside the others': see requirements/dac.txt.
-.venv/dev.stamp: .venv/setup.stamp requirements/dac.txt
-	@$(PIP) -e '.[dev,docs]' -e ./plugins/songkit-encodec
+.venv/dev.stamp: .venv/setup.stamp requirements/dac.txt requirements/judges.txt
+	@$(PIP) -e '.[dev,docs]' -e ./plugins/songkit-encodec -e './plugins/songkit-judges[voice-quality]'
+	@$(PIP) --no-deps -r requirements/judges.txt
 	@$(PIP) --no-deps -r requirements/dac.txt -e ./plugins/songkit-dac
 	@touch $@
 

@@ -258,7 +258,7 @@ def test_activity_follows_the_level_of_the_song():
 
 def test_every_component_builds_from_its_example():
     components = songkit_components()
-    assert {c.name for c in components} == set(CASES)
+    assert {c.name for c in components} > set(CASES)
     for component in components:
         assert component.example.validate() == []
         assert component.summary()

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["EnsembleConfig", "PhonemeErrorsConfig", "PitchConfig", "StructureConfig"]
+__all__ = [
+    "EnsembleConfig",
+    "FormConfig",
+    "IntegrityConfig",
+    "MelodyConfig",
+    "PhonemeErrorsConfig",
+    "PitchConfig",
+    "SimilarityConfig",
+    "StructureConfig",
+    "StyleConfig",
+    "VoiceQualityConfig",
+]
 
 TRACKERS = ("swift-f0", "harvest")
 
@@ -97,6 +108,115 @@ class EnsembleConfig:
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
         return _replicates(self.replicates)
+
+
+@dataclass(kw_only=True)
+class StyleConfig:
+    """How much of the description is heard: genre, instruments, register of the voice, mode and tempo."""
+
+    tolerance: float = 4.0
+    """Percent that the tempo may be off."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if not 0 < self.tolerance <= 20:
+            problems.append(f"tolerance is {self.tolerance}; it must be above 0 and at most 20 percent")
+        return problems
+
+
+@dataclass(kw_only=True)
+class SimilarityConfig:
+    """How like its reference a song is, by musicnn's embedding."""
+
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        return _replicates(self.replicates)
+
+
+@dataclass(kw_only=True)
+class MelodyConfig:
+    """Whether the voice sings notes of the band's chords, and in its key."""
+
+    tolerance: float = 50.0
+    """Cents that a frame may be off."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if not 0 < self.tolerance <= 50:
+            problems.append(f"tolerance is {self.tolerance}; it must be above 0 and at most 50 cents")
+        return problems
+
+
+@dataclass(kw_only=True)
+class FormConfig:
+    """Whether the chorus comes back."""
+
+    tag: str = "chorus"
+    """Tag of the sections that should be alike."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if not self.tag:
+            problems.append("tag is empty; name the sections that should be alike, such as chorus")
+        return problems
+
+
+@dataclass(kw_only=True)
+class IntegrityConfig:
+    """Clipping, dropouts, offset, silence, noise, loudness and bandwidth of a recording."""
+
+    track: str = "mix"
+    """The track that is measured."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if self.track not in ("mix", "vocal", "accompaniment"):
+            problems.append(f"track is {self.track!r}; it must be 'mix', 'vocal' or 'accompaniment'")
+        return problems
+
+
+@dataclass(kw_only=True)
+class VoiceQualityConfig:
+    """Mean opinion scores of the voice, by DNSMOS."""
+
+    hop: float = 3.0
+    """Seconds between the windows of 9 s that are heard; 1 is what DNSMOS itself does, at three times the cost."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = _replicates(self.replicates)
+        if not 0.1 <= self.hop <= 9:
+            problems.append(f"hop is {self.hop}; it must be from 0.1 to 9 seconds")
+        return problems
 
 
 def _replicates(value: int) -> list[str]:

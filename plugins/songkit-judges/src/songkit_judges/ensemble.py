@@ -10,16 +10,12 @@ from torch import Tensor
 from songkit.interfaces.metric import MetricInfo
 from songkit.types import Audio, Song
 from songkit_judges.configs import EnsembleConfig
+from songkit_judges.harmony import chroma_frames
 from songkit_judges.kept import KeptMetric, check_batch, numbers, track_samples
 from songkit_judges.pitch import scale_of, scale_share, track_pitch
 from songkit_judges.structure import activity
-from songkit_judges.whisper import RATE, resample
 
 __all__ = ["EnsembleMetric", "band_key", "chroma", "vocal_level"]
-
-_SIZE = 8192
-"""Samples of a spectrum at 16 kHz: 2 Hz a bin tells semitones apart from 65 Hz (C2) on."""
-_LOWEST, _HIGHEST = 65.0, 2000.0
 
 
 class EnsembleMetric(KeptMetric):
@@ -71,11 +67,7 @@ class EnsembleMetric(KeptMetric):
 
     def per_song(self) -> list[dict[str, float | str]]:
         """Returns `id` and the numbers of each song; one without a voice or without a band lacks some."""
-        return [
-            {"id": song}
-            | {name: float(a[parts][0] / a[wholes][0]) for name, (parts, wholes) in _RATIOS.items() if a[wholes][0]}
-            for song, a in self.kept()
-        ]
+        return self.ratios(_RATIOS)
 
 
 _RATIOS = {
@@ -88,28 +80,11 @@ _RATIOS = {
 def chroma(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """Returns how much each pitch class sounds in a recording, float [12].
 
-    Only peaks of the spectrum count, so that drums, which have none, weigh little.
-
     Args:
         audio: Float samples [T] or [C, T].
         sample_rate: Samples per second.
     """
-    samples = resample(audio, sample_rate, RATE)
-    samples = np.pad(samples, (0, max(0, _SIZE - samples.size)))
-    frames = np.lib.stride_tricks.sliding_window_view(samples, _SIZE)[:: _SIZE // 2]
-    bins = np.fft.rfftfreq(_SIZE, 1 / RATE)
-    classes = np.zeros(12)
-    for frame in frames:  # one by one: a song's spectra at once would take 100 MB
-        size = np.abs(np.fft.rfft(frame * np.hanning(_SIZE)))
-        middle = size[1:-1]
-        peak = (middle > size[:-2]) & (middle > size[2:]) & (middle > 0.02 * size.max())
-        peak &= (bins[1:-1] >= _LOWEST) & (bins[1:-1] <= _HIGHEST)
-        at = np.flatnonzero(peak) + 1
-        left, top, right = np.log(np.maximum(size[at[:, None] + np.array([-1, 0, 1])], 1e-12)).T
-        exact = at + 0.5 * (left - right) / np.minimum(left - 2 * top + right, -1e-9)  # vertex of the parabola
-        pitch = 69 + 12 * np.log2(np.maximum(exact, 1) * RATE / _SIZE / 440)
-        np.add.at(classes, np.round(pitch).astype(int) % 12, size[at])
-    return classes
+    return np.asarray(chroma_frames(audio, sample_rate).sum(axis=0))
 
 
 def band_key(classes: np.ndarray) -> tuple[np.ndarray, float]:

@@ -33,7 +33,7 @@ class KeptMetric(SongMetric):
             self.add_state(f"{name}_values", [], dist_reduce_fx="cat")
             self.add_state(f"{name}_sizes", [], dist_reduce_fx="cat")
 
-    def keep(self, song: str, **arrays: np.ndarray | Sequence[float]) -> None:
+    def keep(self, song: str, /, **arrays: np.ndarray | Sequence[float]) -> None:
         """Takes in the arrays of one song, one for each name."""
         for name in self._names:
             values = np.frombuffer(song.encode(), np.uint8) if name == "id" else np.asarray(arrays[name])
@@ -69,6 +69,27 @@ class KeptMetric(SongMetric):
         whole = np.array([arrays[wholes].sum() for arrays in songs])
         low, high = pooled_interval(part, whole, replicates=replicates, seed=seed)
         return numbers({name: part.sum() / whole.sum(), f"{name}_low": low, f"{name}_high": high})
+
+    def mean(self, name: str, values: Sequence[float], *, replicates: int, seed: int) -> dict[str, Tensor]:
+        """Returns the mean of a number of each song with its interval; nothing of no songs."""
+        if not len(values):
+            return {}
+        low, high = pooled_interval(np.asarray(values), np.ones(len(values)), replicates=replicates, seed=seed)
+        # The bootstrap sums in another order; equal values would lie a rounding error outside of their interval.
+        middle = float(np.clip(np.mean(values), low, high)) if np.ptp(values) == 0 else float(np.mean(values))
+        return numbers({name: middle, f"{name}_low": low, f"{name}_high": high})
+
+    def ratios(self, named: Mapping[str, tuple[str, str]]) -> list[dict[str, float | str]]:
+        """Returns for each song its `id` and sum(parts) / sum(wholes) by name; what it has none of is left out."""
+        return [
+            {"id": song}
+            | {
+                name: float(arrays[parts].sum() / arrays[wholes].sum())
+                for name, (parts, wholes) in named.items()
+                if arrays[wholes].sum() > 0
+            }
+            for song, arrays in self.kept()
+        ]
 
     def _column(self, name: str) -> list[np.ndarray]:
         values = dim_zero_cat(getattr(self, f"{name}_values")).cpu().numpy()

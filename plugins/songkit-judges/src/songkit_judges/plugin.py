@@ -1,9 +1,9 @@
-"""What this plugin offers: four judges."""
+"""What this plugin offers: judges."""
 
 from __future__ import annotations
 
 from songkit.plugin import Component, hookimpl
-from songkit_judges.configs import EnsembleConfig, PhonemeErrorsConfig, PitchConfig, StructureConfig
+from songkit_judges import configs
 
 __all__ = ["songkit_components"]
 
@@ -12,33 +12,25 @@ __all__ = ["songkit_components"]
 def songkit_components() -> list[Component]:
     """Returns the judges."""
     return [
-        Component(
-            kind="metric",
-            name="phoneme-errors",
-            config=PhonemeErrorsConfig,
-            factory="songkit_judges.words:PhonemeErrorsMetric",
-            example=PhonemeErrorsConfig(replicates=100),
-            tags=frozenset({"slow"}),
-        ),
-        Component(
-            kind="metric",
-            name="pitch",
-            config=PitchConfig,
-            factory="songkit_judges.pitch:PitchMetric",
-            example=PitchConfig(replicates=100),
-        ),
-        Component(
-            kind="metric",
-            name="structure",
-            config=StructureConfig,
-            factory="songkit_judges.structure:StructureMetric",
-            example=StructureConfig(replicates=100),
-        ),
-        Component(
-            kind="metric",
-            name="ensemble",
-            config=EnsembleConfig,
-            factory="songkit_judges.ensemble:EnsembleMetric",
-            example=EnsembleConfig(replicates=100),
-        ),
+        _metric("phoneme-errors", configs.PhonemeErrorsConfig, "words:PhonemeErrorsMetric", "slow"),
+        _metric("pitch", configs.PitchConfig, "pitch:PitchMetric"),
+        _metric("melody", configs.MelodyConfig, "melody:MelodyMetric"),
+        _metric("ensemble", configs.EnsembleConfig, "ensemble:EnsembleMetric"),
+        _metric("structure", configs.StructureConfig, "structure:StructureMetric"),
+        _metric("form", configs.FormConfig, "form:FormMetric"),
+        _metric("style", configs.StyleConfig, "style:StyleMetric"),
+        _metric("similarity", configs.SimilarityConfig, "style:SimilarityMetric"),
+        _metric("integrity", configs.IntegrityConfig, "quality:IntegrityMetric"),
+        _metric("voice-quality", configs.VoiceQualityConfig, "quality:VoiceQualityMetric"),
     ]
+
+
+def _metric(name: str, config: type, factory: str, *tags: str) -> Component:
+    return Component(
+        kind="metric",
+        name=name,
+        config=config,
+        factory=f"songkit_judges.{factory}",
+        example=config(replicates=100),
+        tags=frozenset(tags),
+    )
