@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,26 +36,31 @@ PLACES = 16
 class Stage:
     """Songs under way through one model."""
 
-    def __init__(self, drawing: Drawing, songs: Iterable[int], *, places: int = PLACES) -> None:
+    def __init__(self, drawing: Drawing, songs: Iterable[int] = (), *, places: int = PLACES) -> None:
         """Takes songs as places become free.
 
         Args:
             drawing: Whose songs they are.
-            songs: Which; one that is not ready yet makes those behind it wait.
+            songs: Which, asked for one by one; one that is not ready yet makes those behind it wait.
             places: How many may be under way at once.
         """
         self.drawing, self.places = drawing, places
         self.seconds: dict[int, float] = {}
         """Wall time by song: that of a turn is shared out evenly over the songs under way."""
-        self._songs = iter(songs)
-        self._next: int | None = next(self._songs, None)
+        self.moved = 0
+        """Songs that the last turn moved on."""
+        self._songs, self._waiting = iter(songs), deque[int]()
         self._live: list[_Place] = []
         self._sizes = block_sizes(drawing, places)
 
     @property
     def busy(self) -> bool:
         """Whether songs are under way or wait."""
-        return bool(self._live) or self._next is not None
+        return bool(self._live) or self._next() is not None
+
+    def add(self, song: int) -> None:
+        """Lets a song wait for a place."""
+        self._waiting.append(song)
 
     @torch.no_grad()
     def turn(self) -> list[int]:
@@ -88,12 +94,17 @@ class Stage:
         return ended
 
     def _admit(self) -> None:
-        while self._next is not None and len(self._live) < self.places and self.drawing.ready(self._next):
-            begin = self.drawing.start(self._next)
+        while len(self._live) < self.places and (song := self._next()) is not None and self.drawing.ready(song):
+            begin = self.drawing.start(song)
             states, cache = self.drawing.backbone.start(begin.embeddings, begin.mask, begin.capacity)
-            self.drawing.started(self._next, states)
-            self._live.append(_Place(self._next, cache, states[:, -1]))
-            self._next = next(self._songs, None)
+            self.drawing.started(song, states)
+            self._live.append(_Place(self._waiting.popleft(), cache, states[:, -1]))
+
+    def _next(self) -> int | None:
+        """Returns the first song that waits."""
+        if not self._waiting:
+            self._waiting.extend(itertools.islice(self._songs, 1))
+        return self._waiting[0] if self._waiting else None
 
     def _blocks(self, places: list[_Place]) -> Iterator[tuple[list[_Place], int]]:
         """Yields songs that are computed together, with the size of their block."""

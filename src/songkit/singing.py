@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from songkit.audio import read_audio
+from songkit._lockstep import Lockstep, sampling_of
+from songkit._song_audio import Prompt, decode_song, encode_prompt, mixed, read_prompt
 from songkit.build import build_roles
 from songkit.errors import AudioError, RecipeError, RequestError
 from songkit.fit import check_decodes
-from songkit.interfaces import Codec, Conditioner, Planner, Sampling, TrackRefiner
+from songkit.interfaces import Codec, Conditioner, Planner, TrackRefiner
 from songkit.progress import Clock, Progress, Reporter
 from songkit.recipe import Recipe
 from songkit.request import SongRequest
 from songkit.settings import GenerateSettings
-from songkit.types import TRACKS, Alignment, Audio, Codes
+from songkit.types import TRACKS, Alignment, Codes
 
 __all__ = ["SongModel", "SungSong", "check_requests", "sing", "song_seed"]
 
@@ -125,6 +126,9 @@ def sing(
     if batch < 1:
         raise RequestError(f"batch is {batch}; expected at least 1 song. Give --batch 4, for example.")
     prompts = check_requests(model, requests, settings)
+    if Lockstep.can(model):
+        yield from _sing_together(model, requests, prompts, seed, settings, batch, progress)
+        return
     for first in range(0, len(requests), batch):
         part = slice(first, first + batch)
         report = Reporter(progress, first + 1, len(requests[part]), len(requests))
@@ -133,7 +137,7 @@ def sing(
 
 def check_requests(
     model: SongModel, requests: Sequence[SongRequest], settings: GenerateSettings
-) -> list[dict[str, np.ndarray] | None]:
+) -> list[Prompt | None]:
     """Checks that a model can sing requests, and reads their audio prompts.
 
     Returns:
@@ -143,7 +147,7 @@ def check_requests(
         RequestError: If it cannot; the message names every fault of every request.
     """
     problems: list[str] = [f"{type(settings).__name__}: {problem}" for problem in settings.validate()]
-    prompts: list[dict[str, np.ndarray] | None] = []
+    prompts: list[Prompt | None] = []
     for request in requests:
         prompt = None
         try:
@@ -153,7 +157,7 @@ def check_requests(
                 )
             model.conditioner.check(request)
             if request.prompt_audio is not None:
-                prompt = _read_prompt(model.codec, request.prompt_audio, settings.prompt_seconds)
+                prompt = read_prompt(model.codec, request.prompt_audio, settings.prompt_seconds)
         except (RequestError, AudioError) as error:
             problems += [f"request '{request.id}': {line}" for line in str(error).splitlines()]
         prompts.append(prompt)
@@ -167,26 +171,60 @@ def song_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]) >> 1
 
 
+def _sing_together(
+    model: SongModel,
+    requests: Sequence[SongRequest],
+    prompts: Sequence[Prompt | None],
+    seed: int,
+    settings: GenerateSettings,
+    batch: int,
+    progress: Callable[[Progress], None] | None,
+) -> Iterator[SungSong]:
+    """Draws plans and tracks in lockstep; a song is decoded when it and those before it are drawn."""
+    seeds = [song_seed(seed, request.id) for request in requests]
+    songs = Lockstep(model, requests, prompts, seeds, settings, places=batch)
+    report = Reporter(progress, 1, len(requests), len(requests)).stage("draw", songs.most * len(requests))
+    complete: set[int] = set()
+    rounds = songs.run()
+    for i, request in enumerate(requests):
+        while i not in complete:
+            with torch.inference_mode():
+                complete.update(next(rounds))
+            report(songs.frames())
+        codes, plan = songs.codes(i), songs.plan(i)
+        done = Reporter(progress, i + 1, 1, len(requests)).stage("decode", int(codes.lengths[0]))
+        begin = time.perf_counter()
+        audio = decode_song(model.codec, codes, seeds[i], voiceless=request.pure_music, prompt=prompts[i])
+        done(int(codes.lengths[0]))
+        wall = {**songs.seconds(i), "decode": time.perf_counter() - begin}
+        places = plan.cursor()
+        cursor = None if places is None else np.array(places[: int(codes.lengths[0])], dtype=np.int64)
+        planned, finished = songs.planned(i), plan.finished
+        songs.forget(i)
+        yield _sung(model, request, seeds[i], audio, codes, planned, cursor, finished=finished, wall=wall)
+
+
 @torch.inference_mode()
 def _sing_batch(
     model: SongModel,
     requests: Sequence[SongRequest],
-    prompts: Sequence[dict[str, np.ndarray] | None],
+    prompts: Sequence[Prompt | None],
     seed: int,
     settings: GenerateSettings,
     report: Reporter,
-) -> list[SungSong]:
+) -> Iterator[SungSong]:
+    """Plans all songs, then refines all: for planners and refiners that cannot be drawn in lockstep."""
     seeds = [song_seed(seed, request.id) for request in requests]
     clock = Clock(len(requests))
     null = settings.guidance != 1
-    encoded = [None if prompt is None else _encode_prompt(model.codec, prompt) for prompt in prompts]
+    encoded = [None if prompt is None else encode_prompt(model.codec, prompt) for prompt in prompts]
     most = math.ceil(settings.max_seconds * model.frame_rate)
     least = math.ceil(settings.min_seconds * model.frame_rate)
 
     conditions = model.conditioner(requests, prompts=encoded, null=null, side="planner")
     plan = model.planner.generate(
         conditions,
-        sampling=replace(_sampling(settings), min_frames=least),
+        sampling=replace(sampling_of(settings), min_frames=least),
         max_frames=most,
         seeds=seeds,
         progress=report.stage("plan", most * len(requests)),
@@ -198,107 +236,52 @@ def _sing_batch(
         codes = model.refiner.generate(
             plan,
             conditions,
-            sampling=_sampling(settings, refiner=True),
+            sampling=sampling_of(settings, refiner=True),
             seeds=seeds,
             progress=report.stage("refine", int(codes.lengths.sum())),
         )
         clock.lap("refine")
-    codes = codes.arrange(model.codec.layout.select(codes.layout.tracks))  # in the order that the codec knows
-    decoded = _decode(model.codec, codes, seeds, report, [request.pure_music for request in requests])
-    clock.lap("decode")
-
-    songs = []
-    for i, (request, audio) in enumerate(zip(requests, decoded, strict=True)):
-        frames, planned = int(codes.lengths[i]), int(plan.codes.lengths[i])
-        cursor = None if plan.cursor is None else plan.cursor[i, :frames].cpu().numpy()
-        songs.append(
-            SungSong(
-                request=request,
-                seed=seeds[i],
-                tracks=_mixed(audio),
-                sample_rate=model.codec.sample_rate,
-                codes=Codes(codes.ids[i : i + 1, :, :frames], codes.lengths[i : i + 1], codes.layout),
-                planned=Codes(plan.codes.ids[i : i + 1, :, :planned], plan.codes.lengths[i : i + 1], plan.codes.layout),
-                cursor=cursor,
-                alignment=None if cursor is None else model.conditioner.align(request, cursor, model.frame_rate),
-                finished=bool(plan.finished[i]) if plan.finished is not None else frames < most,
-                wall_seconds=clock.laps,
-            )
-        )
-    return songs
-
-
-def _decode(
-    codec: Codec, codes: Codes, seeds: Sequence[int], report: Reporter, voiceless: Sequence[bool]
-) -> list[dict[str, np.ndarray]]:
-    """Decodes songs one by one, because long ones need the memory and padding would be decoded for nothing.
-
-    Of a song without a voice only the accompaniment is decoded, and its vocal track is silent.
-    """
-    total = int(codes.lengths.sum())
-    rate, passed = codes.layout.frame_rate, 0
-    done = report.stage("decode", total)
-    songs = []
-    for i, seed in enumerate(seeds):
-        # A song that ended before it began is a frame of silence: audio files without samples cannot be read.
-        frames = int(codes.lengths[i])
-        if frames == 0:
-            shape = (codec.channels, math.ceil(codec.sample_rate / rate))
-            songs.append({track: np.zeros(shape, np.float32) for track in codec.decodes(codes.layout)})
-            continue
-        one = Codes(codes.ids[i : i + 1, :, :frames], codes.lengths[i : i + 1], codes.layout)
-        silent = voiceless[i] and {"vocal", "accompaniment"} <= set(one.layout.tracks)
-        audio = codec.decode(one.select(["accompaniment"]) if silent else one, seeds=[seed])
-        samples = int(audio.lengths[0])
-        song = {name: track[0, :, :samples].float().cpu().numpy() for name, track in audio.tracks.items()}
-        if silent:
-            song["vocal"] = np.zeros_like(song["accompaniment"])
-        songs.append(song)
+    done, passed = report.stage("decode", int(codes.lengths.sum())), 0
+    for i, request in enumerate(requests):
+        begin = time.perf_counter()
+        own, planned = _one(codes, i), _one(plan.codes, i)
+        audio = decode_song(model.codec, own, seeds[i], voiceless=request.pure_music, prompt=prompts[i])
+        frames = int(own.lengths[0])
         passed += frames
         done(passed)
-    return songs
+        wall = {**clock.laps, "decode": time.perf_counter() - begin}
+        cursor = None if plan.cursor is None else plan.cursor[i, :frames].cpu().numpy()
+        finished = bool(plan.finished[i]) if plan.finished is not None else frames < most
+        yield _sung(model, request, seeds[i], audio, own, planned, cursor, finished=finished, wall=wall)
 
 
-def _mixed(audio: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turns a song's tracks into int16 with a mix that is exactly their sum, turned down together if it would clip."""
-    broken = [name for name, samples in audio.items() if not np.isfinite(samples).all()]
-    if broken:
-        raise FloatingPointError(f"the codec decoded samples that are not numbers in {', '.join(broken)}")
-    parts = {name: audio[name] for name in ("vocal", "accompaniment") if name in audio}
-    summed = len(parts) == 2
-    everything = {**audio, "mix": parts["vocal"] + parts["accompaniment"]} if summed else dict(audio)
-    peak = max(float(np.abs(samples).max(initial=0.0)) for samples in everything.values())
-    # 32766 leaves room for the rounding of two tracks in their sum.
-    gain = min(32768.0, 32766.0 / peak) if peak > 0 else 32768.0
-    out = {name: np.rint(samples * gain).astype(np.int16) for name, samples in audio.items()}
-    if summed:
-        out["mix"] = out["vocal"] + out["accompaniment"]
-    return {name: out[name] for name in TRACKS if name in out}
+def _one(codes: Codes, index: int) -> Codes:
+    """Returns one song of a batch of codes, without padding."""
+    frames = int(codes.lengths[index])
+    return Codes(codes.ids[index : index + 1, :, :frames], codes.lengths[index : index + 1], codes.layout)
 
 
-def _read_prompt(codec: Codec, path: Path, seconds: float) -> dict[str, np.ndarray]:
-    """Reads the start of a prompt: a mix, and its stems where they lie beside it as in a folder of songkit."""
-    files = {"mix": path}
-    stems = {track: path.with_name(f"{track}{path.suffix}") for track in ("vocal", "accompaniment")}
-    if path.stem == "mix" and all(stem.is_file() for stem in stems.values()):
-        files.update(stems)
-    tracks = {}
-    for track, file in files.items():
-        tracks[track], _ = read_audio(file, codec.sample_rate, codec.channels, stop=seconds)
-    return tracks
-
-
-def _encode_prompt(codec: Codec, prompt: Mapping[str, np.ndarray]) -> Codes:
-    samples = min(track.shape[1] for track in prompt.values())
-    tracks = {name: torch.from_numpy(track[None, :, :samples]) for name, track in prompt.items()}
-    return codec.encode(Audio(tracks, torch.tensor([samples]), codec.sample_rate))
-
-
-def _sampling(settings: GenerateSettings, *, refiner: bool = False) -> Sampling:
-    return Sampling(
-        temperature=settings.refiner_temperature if refiner else settings.temperature,
-        top_k=settings.refiner_top_k if refiner else settings.top_k,
-        guidance=settings.guidance,
-        repetition_window=settings.repetition_window,
-        repetition_penalty=settings.repetition_penalty,
+def _sung(
+    model: SongModel,
+    request: SongRequest,
+    seed: int,
+    audio: Mapping[str, np.ndarray],
+    codes: Codes,
+    planned: Codes,
+    cursor: np.ndarray | None,
+    *,
+    finished: bool,
+    wall: dict[str, float],
+) -> SungSong:
+    return SungSong(
+        request=request,
+        seed=seed,
+        tracks=mixed(audio),
+        sample_rate=model.codec.sample_rate,
+        codes=codes.arrange(model.codec.layout.select(codes.layout.tracks)),
+        planned=planned,
+        cursor=cursor,
+        alignment=None if cursor is None else model.conditioner.align(request, cursor, model.frame_rate),
+        finished=finished,
+        wall_seconds=wall,
     )

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from songkit import output
+from songkit._song_audio import mixed
 from songkit.errors import LayoutError, OutputError, RecipeError, RequestError
 from songkit.generate import generate
 from songkit.output import check_folders, read_song_json, song_folder
@@ -24,7 +25,7 @@ from songkit.recipe import load
 from songkit.registry import Registry
 from songkit.request import SongRequest
 from songkit.settings import GenerateSettings
-from songkit.singing import SongModel, SungSong, _mixed, sing, song_seed
+from songkit.singing import SongModel, SungSong, sing, song_seed
 from songkit.types import Section
 
 VERSE = Section("verse", ("the river runs", "beneath the moon"))
@@ -121,18 +122,18 @@ def test_the_mix_is_the_sum_of_its_stems_even_where_it_would_clip(
 def test_mixing_is_exact_and_keeps_the_balance(pairs: list[tuple[float, float]]) -> None:
     vocal, accompaniment = np.array(pairs, np.float32).T[:, None]
 
-    mixed = _mixed({"vocal": vocal, "accompaniment": accompaniment})
+    made = mixed({"vocal": vocal, "accompaniment": accompaniment})
 
-    assert list(mixed) == ["mix", "vocal", "accompaniment"]
-    total = mixed["vocal"].astype(int) + mixed["accompaniment"].astype(int)
-    assert np.array_equal(mixed["mix"].astype(int), total)
+    assert list(made) == ["mix", "vocal", "accompaniment"]
+    total = made["vocal"].astype(int) + made["accompaniment"].astype(int)
+    assert np.array_equal(made["mix"].astype(int), total)
     gain = min(1.0, 32766 / 32768 / max(np.abs(x).max() for x in (vocal, accompaniment, vocal + accompaniment, [1e-9])))
-    assert np.abs(mixed["vocal"] / 32768 - gain * vocal).max() < 1 / 32768
+    assert np.abs(made["vocal"] / 32768 - gain * vocal).max() < 1 / 32768
 
 
 def test_samples_that_are_no_numbers_are_a_defect() -> None:
     with pytest.raises(FloatingPointError, match="vocal"):
-        _mixed({"vocal": np.array([[np.nan]], np.float32), "accompaniment": np.zeros((1, 1), np.float32)})
+        mixed({"vocal": np.array([[np.nan]], np.float32), "accompaniment": np.zeros((1, 1), np.float32)})
 
 
 def test_only_the_chosen_tracks_are_written(model: SongModel, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from songkit.errors import LayoutError
-from songkit.types import TRACKS, Alignment, Audio, Note, Span
+from songkit.types import TRACKS, Alignment, Audio, Codes, Note, Span
 from songkit_levo2.codec import MusicCodec, build
 from songkit_levo2.configs import MusicCodecConfig
 from songkit_levo2.layers import LogPitch
@@ -86,10 +86,33 @@ def test_windows_do_not_leave_gaps(codec: MusicCodec) -> None:
 
 def test_a_stream_in_chunks_has_the_samples_of_the_whole(codec: MusicCodec) -> None:
     ids = torch.randint(32, (1, 600), generator=torch.Generator().manual_seed(0))  # windows of 500 frames
-    pieces = list(codec.stream(ids, "vocal", 1, chunk=50))
-    [whole] = codec.stream(ids, "vocal", 1)
+    pieces = list(codec.stream_track([ids], "vocal", 1, chunk=50))
+    [whole] = codec.stream_track([ids], "vocal", 1)
     assert [piece.shape[2] for piece in pieces] == [50 * FRAME] * 12
     torch.testing.assert_close(torch.cat(pieces, 2), whole, rtol=0, atol=1e-4 * float(whole.abs().max()))
+
+
+def test_a_song_that_arrives_in_parts_has_the_samples_of_the_whole(codec: MusicCodec) -> None:
+    ids = torch.randint(32, (1, 2, 560), generator=torch.Generator().manual_seed(0))  # a window, and a bit
+    layout = codec.layout.select(["vocal", "accompaniment"])
+    arriving = (Codes(part, torch.tensor([part.shape[2]]), layout) for part in ids.split(7, 2))
+    pieces = list(codec.stream(arriving, layout=layout, seed=1))
+    assert len(pieces) > 10
+    whole = codec.decode(Codes(ids, torch.tensor([560]), layout), seeds=[1])
+    for track, wave in whole.tracks.items():
+        streamed = torch.cat([piece[track] for piece in pieces], 2)
+        torch.testing.assert_close(streamed, wave, rtol=0, atol=1e-4 * float(wave.abs().max()))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 5.0])
+def test_a_prompt_of_any_length_is_no_part_of_the_song(codec: MusicCodec, seconds: float) -> None:
+    prompt = noise([round(seconds * RATE)], ("vocal",))
+    layout = codec.layout.select(["vocal"])
+    codes = Codes(torch.zeros(1, 1, 20, dtype=torch.int64), torch.tensor([20]), layout)
+    made = torch.cat([pieces["vocal"] for pieces in codec.stream([codes], layout=layout, seed=1, prompt=prompt)], 2)
+    assert made.shape == (1, 1, 20 * FRAME)
+    without = codec.decode(codes, seeds=[1]).tracks["vocal"]
+    assert torch.allclose(made, without, atol=1e-6) == (seconds < 0.04)  # less than a frame tells nothing
 
 
 def test_a_decoded_sample_depends_on_the_latents_within_reach_only(codec: MusicCodec) -> None:
@@ -203,6 +226,6 @@ def test_the_miniature_keeps_its_numbers(codec: MusicCodec) -> None:
     ids = torch.arange(25)[None] % 32
     with torch.no_grad():
         latents = codec.latents(ids, "vocal", 3)
-        wave = torch.cat(list(codec.stream(ids, "vocal", 3)), 2)
+        wave = torch.cat(list(codec.stream_track([ids], "vocal", 3)), 2)
     assert float(latents.abs().mean()) == pytest.approx(0.98623395, rel=1e-5)
     assert float(wave.abs().mean()) == pytest.approx(0.00080142054, rel=1e-5)

@@ -67,7 +67,7 @@ def test_decoding_in_chunks_gives_the_samples_of_decoding_whole(vae: OobleckVAE,
     latents = torch.randn(1, 80, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = vae.decode(latents)
-        pieces = list(vae.decode_stream(latents.split(part, 1), 80))
+        pieces = list(vae.decode_stream(latents.split(part, 1)))
     assert len(pieces) == 5
     assert float((torch.cat(pieces, 2) - whole).abs().max()) < 1e-4 * float(whole.abs().max())
 
@@ -76,7 +76,7 @@ def test_no_more_is_decoded_at_once_for_longer_songs(vae: OobleckVAE, monkeypatc
     seen = []
     monkeypatch.setattr(vae, "decode", lambda z: seen.append(z.shape[1]) or z.new_zeros(1, 2, z.shape[1] * FRAME))
     for frames in (50, 1000):
-        pieces = list(vae.decode_stream(torch.zeros(1, frames, 4).split(30, 1), frames))
+        pieces = list(vae.decode_stream(torch.zeros(1, frames, 4).split(30, 1)))
         assert sum(piece.shape[2] for piece in pieces) == frames * FRAME
         assert max(seen) == 16 + 2 * vae.reach
 
@@ -109,7 +109,7 @@ def test_a_decoded_sample_depends_on_the_latents_within_reach_only() -> None:
 
 def test_windows_continue_each_other_and_stream_what_decode_returns(codec: MusicCodec) -> None:
     ids = torch.randint(32, (1, 2, 170), generator=torch.Generator().manual_seed(0))
-    pieces = list(codec.stream(ids[:, 0], "vocal", 5))
+    pieces = list(codec.stream_track([ids[:, 0]], "vocal", 5))
     assert sum(piece.shape[2] for piece in pieces) == 170 * FRAME
     assert len(pieces) > 5
     layout = codec.layout.select(["vocal", "accompaniment"])
@@ -135,6 +135,59 @@ def test_the_next_window_is_given_the_end_of_the_one_before(codec: MusicCodec, m
         assert flag[0, :, 0].tolist() == [1.0] * overlap + [0.0] * (made.shape[1] - overlap)
         assert torch.equal(given[:, :overlap], before[:, -overlap:])
         assert torch.equal(made[:, :overlap], before[:, -overlap:])
+
+
+def test_a_song_that_arrives_frame_by_frame_has_the_samples_of_the_whole(codec: MusicCodec) -> None:
+    ids = torch.randint(32, (1, 2, 120), generator=torch.Generator().manual_seed(0))
+    layout = codec.layout.select(["vocal", "accompaniment"])
+    taken = []
+
+    def parts():
+        for frame in range(120):
+            taken.append(frame)
+            yield Codes(ids[:, :, frame : frame + 1], torch.tensor([1]), layout)
+
+    pieces = codec.stream(parts(), layout=layout, seed=5)
+    first = next(pieces)
+    assert len(taken) == codec.window == 50  # and no more of the song is known
+    assert set(first) == {"vocal", "accompaniment"}
+    whole = codec.decode(Codes(ids, torch.tensor([120]), layout), seeds=[5])
+    streamed = [first, *pieces]
+    for track, wave in whole.tracks.items():
+        assert torch.equal(torch.cat([piece[track] for piece in streamed], 2), wave)
+
+
+def test_the_first_window_goes_on_where_the_prompt_ended(codec: MusicCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = noise(30 * FRAME, "vocal")  # of the vocal alone
+    calls = []
+    sample = codec.diffusion.sample
+
+    def spy(condition: torch.Tensor, given: torch.Tensor, flag: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        calls.append((condition, given, flag))
+        return sample(condition, given, flag, noise)
+
+    monkeypatch.setattr(codec.diffusion, "sample", spy)
+    layout = codec.layout.select(["vocal", "accompaniment"])
+    codes = Codes(torch.randint(32, (1, 2, 45)), torch.tensor([45]), layout)
+    joined = codec.stream([codes], layout=layout, seed=5, prompt=prompt)
+    made = {track: [] for track in layout.tracks}
+    for pieces in joined:
+        for track, piece in pieces.items():
+            made[track].append(piece)
+    assert {track: torch.cat(parts, 2).shape[2] for track, parts in made.items()} == dict.fromkeys(made, 45 * FRAME)
+    vocal = [call for call in calls if bool(call[2].any())]
+    condition, given, flag = vocal[0]
+    latents = codec.vae.standardise(codec.vae.encode(prompt.tracks["vocal"]))
+    assert flag[0, :, 0].tolist() == [1.0] * codec.overlap + [0.0] * (50 - codec.overlap)
+    assert torch.equal(given[:, : codec.overlap], latents[:, -codec.overlap :])
+    # The flow is told the prompt's ids there, too.
+    ids = codec.semantic.song_ids(prompt.tracks["vocal"][0], "vocal")[None, -codec.overlap :]
+    features = codec.semantic.features_of(ids, "vocal")
+    torch.testing.assert_close(condition[:, : codec.overlap, : features.shape[2]], features)
+    # A track that the prompt does not have begins as it does without one.
+    alone = codec.decode(codes.select(["accompaniment"]), seeds=[5]).tracks["accompaniment"]
+    assert torch.equal(torch.cat(made["accompaniment"], 2), alone)
+    assert not torch.equal(torch.cat(made["vocal"], 2), codec.decode(codes, seeds=[5]).tracks["vocal"])
 
 
 def test_a_last_window_that_is_not_filled_hears_the_song_alone(codec: MusicCodec) -> None:

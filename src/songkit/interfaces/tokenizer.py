@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from songkit.errors import LayoutError
 from songkit.types import Audio, Codes, TokenLayout
@@ -74,3 +75,24 @@ class Codec(Tokenizer, ABC):
                 ids and seed only.
             progress: Called with the seconds of audio done, summed over songs and tracks.
         """
+
+    def stream(
+        self, parts: Iterable[Codes], *, layout: TokenLayout, seed: int = 0, prompt: Audio | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Decodes one song whose codes [1, K, F] arrive in parts; by default when they are complete.
+
+        Args:
+            parts: In order; not empty.
+            layout: Of the parts.
+            seed: As for `decode`.
+            prompt: Audio of some tracks at this codec's rate, after which the song goes on; no part of the result.
+                Codecs whose frames know nothing of each other need not read it.
+
+        Yields:
+            Pieces [1, C, T] of every track that `decode` makes, as soon as they are done: together its waveform.
+        """
+        arrived = list(parts)
+        ids = torch.cat([part.ids for part in arrived], 2)
+        whole = Codes(ids, torch.tensor([ids.shape[2]], device=ids.device), layout)
+        audio = self.decode(whole, seeds=[seed])
+        yield {name: track[:, :, : int(audio.lengths[0])] for name, track in audio.tracks.items()}

@@ -8,7 +8,10 @@ hears both tracks, beside an id that stands for silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -149,10 +152,10 @@ class MusicCodec(Codec):
         for name in names:
             stream = codes.ids[:, codes.layout.index(name)]
             waves = torch.zeros(len(seeds), self.channels, longest, device=stream.device)
-            for wave, ids, frames, seed in zip(waves, stream, codes.lengths.tolist(), seeds, strict=True):
+            for i, frames in enumerate(codes.lengths.tolist()):
                 place = 0
-                for piece in self.stream(ids[None, :frames], name, seed):
-                    wave[:, place : place + piece.shape[2]] = piece[0]
+                for piece in self.stream_track([stream[i : i + 1, :frames]], name, seeds[i]):
+                    waves[i, :, place : place + piece.shape[2]] = piece[0]
                     place += piece.shape[2]
                 done += frames / self.layout.frame_rate
                 if progress is not None:
@@ -160,22 +163,56 @@ class MusicCodec(Codec):
             tracks[name] = waves
         return Audio(tracks, codes.lengths * self.vae.frame, self.sample_rate)
 
+    def stream(
+        self, parts: Iterable[Codes], *, layout: TokenLayout, seed: int = 0, prompt: Audio | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """Decodes one song while its codes arrive; the first pieces come after the first window.
+
+        They are those of `decode` where the VAE decodes in chunks, and else differ from them by rounding: by less than
+        1e-4 of the largest sample. With a prompt, a track goes on where the prompt's ends, as a window goes on where
+        the one before ends.
+        """
+        names = self.decodes(layout)
+        chunk = self.vae.chunk or round(_PIECE_SECONDS * self.layout.frame_rate)
+        arriving = itertools.tee(parts, len(names))
+        rows = [map(functools.partial(_row, track=name), own) for name, own in zip(names, arriving, strict=True)]
+        tracks = [
+            self.stream_track(own, name, seed, chunk=chunk, prompt=prompt)
+            for name, own in zip(names, rows, strict=True)
+        ]
+        for pieces in zip(*tracks, strict=True):
+            yield dict(zip(names, pieces, strict=True))
+
     @torch.no_grad()
-    def stream(self, ids: Tensor, track: str, seed: int, chunk: int | None = None) -> Iterator[Tensor]:
-        """Turns a track's ids [1, F] into its waveform, in pieces [1, C, T] that are yielded when they are done.
+    def stream_track(
+        self,
+        parts: Iterable[Tensor],
+        track: str,
+        seed: int,
+        *,
+        chunk: int | None = None,
+        prompt: Audio | None = None,
+    ) -> Iterator[Tensor]:
+        """Turns ids [1, F] that arrive in parts into waveform, in pieces [1, C, T] that are yielded when they are done.
 
         The first piece comes after the first window, however long the song is; memory does not grow with the song.
 
         Args:
-            ids: Of the whole track.
+            parts: The track's ids, in order.
             track: Its name.
             seed: Of the noise.
             chunk: Frames in a piece. By default the VAE's own (0, all, for the miniature), which `decode` returns too;
                 others differ from it by rounding.
+            prompt: What comes before the song. It is no part of the result.
         """
-        if ids.shape[1]:
-            windows = (self.vae.restore(latents) for latents in self._windows(ids, track, seed))
-            yield from self.vae.decode_stream(windows, ids.shape[1], chunk)
+        known = self._prompt(prompt, track)
+        latents = (self.vae.restore(part) for part in self._windows(parts, track, seed, known))
+        if known is None:
+            yield from self.vae.decode_stream(latents, chunk)
+            return
+        # The first samples depend on the latents before them, too.
+        before = self.vae.restore(known.latents[:, -self.vae.reach :])
+        yield from self.vae.decode_stream(itertools.chain([before], latents), chunk, before=before.shape[1])
 
     def code_vectors(self, track: str) -> Tensor:
         """Returns the codes [V, d] of a track's quantizer: those in near directions sound alike."""
@@ -183,27 +220,109 @@ class MusicCodec(Codec):
 
     def latents(self, ids: Tensor, track: str, seed: int) -> Tensor:
         """Returns standardised latents [1, F, D] of a track's ids [1, F]."""
-        return torch.cat(list(self._windows(ids, track, seed)), 1)
+        return torch.cat(list(self._windows([ids], track, seed)), 1)
 
-    def _windows(self, ids: Tensor, track: str, seed: int) -> Iterator[Tensor]:
-        """Yields the new latents [1, F, D] of windows that continue each other."""
-        frames = total = ids.shape[1]
-        if self.fill_windows:
-            hop = self.window - self.overlap
-            total = self.window + hop * -(-max(0, frames - self.window) // hop)
-            ids = ids[:, torch.arange(total, device=ids.device) % frames]
-        heard = {other: torch.full_like(ids, silent) for other, silent in self.silence.items()} | {track: ids}
-        features = {name: self.semantic.features_of(row, name) for name, row in heard.items()}
-        condition = self.diffusion.condition(features, track)
+    def _prompt(self, prompt: Audio | None, track: str) -> _Known | None:
+        """Encodes the end of a prompt's track, as long as windows overlap; `None` where the prompt has no such track.
+
+        The released decoder does the same with its prompts of ten seconds, which is how far its windows overlap.
+        """
+        if prompt is None or track not in prompt.tracks or prompt.sample_rate != self.sample_rate:
+            return None
+        frames = int(prompt.lengths[0]) // self.vae.frame
+        wave = prompt.tracks[track][:1, :, : frames * self.vae.frame]
+        if min(frames, self.overlap) == 0:
+            return None
+        latents = self.vae.standardise(self.vae.encode(wave))
+        ids = self.semantic.song_ids(wave[0], track)[None]
+        return _Known(ids[:, frames - self.overlap :] if frames > self.overlap else ids, latents[:, -self.overlap :])
+
+    def _windows(
+        self, parts: Iterable[Tensor], track: str, seed: int, prompt: _Known | None = None
+    ) -> Iterator[Tensor]:
+        """Yields the new latents [1, F, D] of windows that continue each other, as soon as their ids are there."""
+        arriving, ended = iter(parts), False
+        ids = next(arriving, torch.zeros(1, 0, dtype=torch.int64))
         # One draw a frame for the whole song: the noise of a frame does not depend on where windows begin.
-        draw = np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), TRACKS.index(track)]))
-        noise = torch.from_numpy(draw.standard_normal((1, total, self.vae.latent), dtype=np.float32)).to(ids.device)
-        known, done = noise[:, :0], 0
-        while done < frames:
+        key = [seed & (2**64 - 1), TRACKS.index(track)]
+        noise = _Noise(key, self.vae.latent, ids.device)
+        known = noise.empty
+        if prompt is not None:
+            known, ids = prompt.latents, torch.cat([prompt.ids.to(ids.device), ids], 1)
+            noise.given(prompt.latents.shape[1], [key[0], key[1] + len(TRACKS)])
+        done = known.shape[1]
+        while True:
             start = done - known.shape[1]
-            part = slice(start, min(total, start + self.window))
-            given = functional.pad(known, (0, 0, 0, part.stop - done))
-            flag = (torch.arange(start, part.stop, device=ids.device) < done).float()[None, :, None]
-            latents = self.diffusion.sample(condition[:, part], given, flag, noise[:, part])
+            stop = start + self.window
+            while not ended and ids.shape[1] < stop + self.semantic.reach:
+                part = next(arriving, None)
+                ended = part is None
+                ids = ids if part is None else torch.cat([ids, part], 1)
+            frames = ids.shape[1]
+            if done >= frames:
+                return
+            stop = stop if self.fill_windows else min(stop, frames)
+            condition = self._condition(ids, start, stop, track, ended=ended)
+            given = functional.pad(known, (0, 0, 0, stop - done))
+            flag = (torch.arange(start, stop, device=ids.device) < done).float()[None, :, None]
+            latents = self.diffusion.sample(condition, given, flag, noise(start, stop))
             yield latents[:, done - start : frames - start]
-            known, done = latents[:, latents.shape[1] - self.overlap :], part.stop
+            known, done = latents[:, latents.shape[1] - self.overlap :], stop
+
+    def _condition(self, ids: Tensor, start: int, stop: int, track: str, *, ended: bool) -> Tensor:
+        """Returns what the flow is told of frames `start` to `stop`; behind a song that ended it hears it again."""
+        frames, reach = ids.shape[1], self.semantic.reach
+        first, last = max(0, start - reach), stop + reach
+        if not (ended and self.fill_windows):
+            last = min(last, frames)
+        own = ids[:, torch.arange(first, last, device=ids.device) % frames]
+        heard = {other: torch.full_like(own, silent) for other, silent in self.silence.items()} | {track: own}
+        features = {
+            name: self.semantic.features_of(row, name)[:, start - first : stop - first] for name, row in heard.items()
+        }
+        return self.diffusion.condition(features, track)
+
+
+def _row(codes: Codes, track: str) -> Tensor:
+    return codes.ids[:, codes.layout.index(track)]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What comes before a song."""
+
+    ids: Tensor
+    """[1, F]."""
+    latents: Tensor
+    """Standardised, [1, F, D]."""
+
+
+class _Noise:
+    """Noise of one track, frame by frame, drawn when it is asked for."""
+
+    def __init__(self, key: Sequence[int], latent: int, device: torch.device) -> None:
+        self.draw = np.random.Generator(np.random.Philox(key=key))
+        self.latent = latent
+        self.empty = self.drawn = torch.zeros(1, 0, latent, device=device)
+
+    def given(self, frames: int, key: Sequence[int]) -> None:
+        """Puts frames with a key of their own in front."""
+        self.drawn = torch.cat(
+            [_drawn(np.random.Generator(np.random.Philox(key=key)), frames, self.empty), self.drawn], 1
+        )
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Returns the noise [1, F, D] of frames `start` to `stop`."""
+        missing = stop - self.drawn.shape[1]
+        if missing > 0:
+            self.drawn = torch.cat([self.drawn, _drawn(self.draw, missing, self.empty)], 1)
+        return self.drawn[:, start:stop]
+
+
+def _drawn(draw: np.random.Generator, frames: int, like: Tensor) -> Tensor:
+    shape = (1, frames, like.shape[2])
+    return torch.from_numpy(draw.standard_normal(shape, dtype=np.float32)).to(like.device)
+
+
+_PIECE_SECONDS = 2.0
+"""Length of a streamed piece where the VAE has none of its own."""

@@ -115,6 +115,8 @@ class Semantic(nn.Module, ABC):
 
     quantizers: nn.ModuleDict
     """One `Quantizer` for each track that can be encoded."""
+    reach: int = 0
+    """Frames to either side whose ids `features_of` a frame depends on."""
 
     def __init__(self, *, width: int, size: int, frame: int) -> None:
         """Says what the codec has to know of it.
@@ -153,6 +155,7 @@ class SemanticTokenizer(Semantic):
     def __init__(self, config: SemanticConfig, vae: VAEConfig) -> None:
         super().__init__(width=config.dims[1], size=config.codebook_size, frame=vae.hop * vae.merge)
         self.config, self.merge = config, vae.merge
+        self.reach = 3 * config.feature_depth  # a block spans three frames to either side
         fine, width = config.dims
         self.mel = LogMel(sample_rate=vae.sample_rate, n_fft=config.n_fft, hop=vae.hop, n_mels=config.mels)
         self.inp = nn.Linear(config.mels, fine)

@@ -61,7 +61,7 @@ class LatentVAE(nn.Module, ABC):
         kl = 0.5 * (mean.square() + log_var.exp() - log_var - 1.0).mean()
         return self.decode(mean + (0.5 * log_var).exp() * noise), kl
 
-    def decode_stream(self, parts: Iterable[Tensor], frames: int, chunk: int | None = None) -> Iterator[Tensor]:
+    def decode_stream(self, parts: Iterable[Tensor], chunk: int | None = None, *, before: int = 0) -> Iterator[Tensor]:
         """Decodes latents [B, F, D] that arrive in parts; yields the waveform [B, C, T] in pieces as soon as it can.
 
         A piece is decoded together with the `reach` latents on both of its sides. So it has the samples that decoding
@@ -69,23 +69,29 @@ class LatentVAE(nn.Module, ABC):
 
         Args:
             parts: Latents, in order.
-            frames: Of all parts together.
             chunk: Latent frames in a piece, 0 for all; the VAE's own by default.
+            before: Latent frames at the beginning that are heard, and are no part of the result.
         """
-        size = (self.chunk if chunk is None else chunk) or frames
+        size = self.chunk if chunk is None else chunk
         held: Tensor | None = None
-        start = done = 0  # frames before those that are held; frames whose samples were yielded
+        start, done = 0, before  # frames before those that are held; frames whose samples were yielded
+
+        def piece(held: Tensor, stop: int) -> Tensor:
+            left = max(start, done - self.reach)
+            wave = self.decode(held[:, left - start : stop + self.reach - start])
+            return wave[:, :, (done - left) * self.frame : (stop - left) * self.frame]
+
         for part in parts:
             held = part if held is None else torch.cat([held, part], 1)
-            last = start + held.shape[1] == frames
-            ready = frames if last else start + held.shape[1] - self.reach
-            while (stop := min(done + size, ready)) > done and (last or stop == done + size):
-                left = max(start, done - self.reach)
-                wave = self.decode(held[:, left - start : stop + self.reach - start])
-                yield wave[:, :, (done - left) * self.frame : (stop - left) * self.frame]
-                done = stop
+            while size and done + size + self.reach <= start + held.shape[1]:
+                yield piece(held, done + size)
+                done += size
             kept = max(start, done - self.reach)
             held, start = held[:, kept - start :], kept
+        while held is not None and done < (frames := start + held.shape[1]):
+            stop = min(done + size, frames) if size else frames
+            yield piece(held, stop)
+            done = stop
 
     def standardise(self, latents: Tensor) -> Tensor:
         """Latents to zero mean and unit variance per dimension."""

@@ -1,0 +1,91 @@
+"""A song in pieces of audio that come while the rest of it is still being drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from songkit._lockstep import Lockstep
+from songkit._song_audio import decode_song, prompt_audio
+from songkit.progress import Progress, Reporter
+from songkit.request import SongRequest
+from songkit.settings import GenerateSettings
+from songkit.singing import SongModel, check_requests, sing, song_seed
+from songkit.types import Codes
+
+__all__ = ["stream"]
+
+
+def stream(
+    model: SongModel,
+    request: SongRequest,
+    *,
+    seed: int = 0,
+    settings: GenerateSettings | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Sings a request and yields its audio while it is being drawn.
+
+    The codes are those of `sing` with the same seed, and so is the audio, but for rounding (see the codec's `stream`)
+    and for loudness: a song that would clip is turned down there as a whole, which nobody can know beforehand here.
+    Models whose planner or refiner cannot be drawn step by step sing the whole song first.
+
+    Args:
+        model: What sings.
+        request: What to sing.
+        seed: Same seed, same song.
+        settings: How to sample; those of the model's recipe by default.
+        progress: Told how far the drawing is.
+
+    Yields:
+        Pieces float32 [C, T] of every track that the model makes, 1 being full scale; the mix is the sum of vocal and
+        accompaniment where it makes both.
+
+    Raises:
+        RequestError: If the model cannot sing the request, before any work.
+    """
+    settings = settings or model.settings()
+    [prompt] = check_requests(model, [request], settings)
+    own = song_seed(seed, request.id)
+    if not Lockstep.can(model):
+        [song] = sing(model, [request], seed=seed, settings=settings, progress=progress)
+        yield _summed(decode_song(model.codec, song.codes, own, voiceless=request.pure_music, prompt=prompt))
+        return
+    songs = Lockstep(model, [request], [prompt], [own], settings, places=1)
+    layout = model.codec.layout.select(songs.layout.tracks)
+    silent = request.pure_music and {"vocal", "accompaniment"} <= set(layout.tracks)
+    layout = layout.select(["accompaniment"]) if silent else layout
+    report = Reporter(progress, 1, 1, 1).stage("draw", songs.most)
+
+    def parts() -> Iterator[Codes]:
+        sent = 0
+        for _ in songs.run():
+            report(songs.frames())
+            part = songs.codes(0, sent).arrange(layout)
+            if part.ids.shape[2]:
+                sent += part.ids.shape[2]
+                yield part
+
+    heard = None if prompt is None else prompt_audio(model.codec, prompt)
+    pieces = model.codec.stream(parts(), layout=layout, seed=own, prompt=heard)
+    some = False
+    while True:
+        with torch.inference_mode():
+            piece = next(pieces, None)
+        if piece is None:
+            break
+        some = True
+        tracks = {name: track[0].float().cpu().numpy() for name, track in piece.items()}
+        if silent:
+            tracks["vocal"] = np.zeros_like(tracks["accompaniment"])
+        yield _summed(tracks)
+    if not some:
+        yield _summed(decode_song(model.codec, songs.codes(0), own, voiceless=request.pure_music))
+
+
+def _summed(tracks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if {"vocal", "accompaniment"} <= set(tracks):
+        tracks = {"mix": tracks["vocal"] + tracks["accompaniment"], **tracks}
+    return tracks
