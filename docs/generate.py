@@ -95,7 +95,12 @@ songkit generate examples/batch.jsonl --out songs --batch 3 --guidance 2
 songkit generate songs/river-home/song.json --out again""",
     "train": """\
 songkit train my-recipe.yaml --out runs/mine trainer.max_minutes=60
-songkit train my-recipe.yaml --out runs/mine --resume""",
+songkit train my-recipe.yaml --out runs/mine --resume
+songkit train levo2/mini/ladder --out runs/ladder --dry-run""",
+    "runs": """\
+songkit runs ls runs
+songkit runs show runs/mine
+songkit runs tree runs""",
     "prepare": "songkit prepare my-songs.yaml --out data/mine",
     "evaluate": "songkit evaluate songs --metrics judges/phoneme-errors --out songs.json",
     "import": """\

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,13 +22,13 @@ from torch import Tensor, nn
 
 from songkit.atomic import write_atomically
 from songkit.errors import CheckpointError, shortened
+from songkit.weights_header import damaged, description, read_metadata
 
-__all__ = ["fill", "load_state", "load_weights", "read_metadata", "save_state", "save_weights"]
+__all__ = ["fill", "load_state", "load_weights", "read_metadata", "read_weights", "save_state", "save_weights"]
 
 _log = logging.getLogger(__name__)
 _KEPT_STATES = 2
 _SHOWN = 5
-_LARGEST_HEADER = 25_000_000
 _SCALE = "::scale"
 """Ends the name of the scales of a tensor that is stored as int8."""
 
@@ -88,17 +87,28 @@ def load_weights(
         CheckpointError: If the file is missing, damaged, or belongs to something else.
     """
     path = Path(path)
-    metadata, digest = _description(path)
+    metadata = read_metadata(path)
     _check_owner(path, metadata, component, revision)
+    tensors, metadata = read_weights(path)
+    fill(path, tensors, module, strict=strict, assign=metadata.get("mapped") is True)
+    return metadata
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors of a weights file by name, as a module is filled with them, and the metadata.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged.
+    """
+    metadata, digest = description(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     if _digest(tensors, metadata) != digest:
-        raise _damaged(path, "its content does not match the SHA-256 it carries")
-    fill(path, _unpacked(path, tensors), module, strict=strict, assign=metadata.get("mapped") is True)
-    return metadata
+        raise damaged(path, "its content does not match the SHA-256 it carries")
+    return _unpacked(path, tensors), metadata
 
 
 def fill(
@@ -118,15 +128,6 @@ def fill(
     """
     _check_fit(path, tensors, module, strict)
     module.load_state_dict(tensors, strict=strict, assign=assign)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Returns what a weights file says it belongs to, without reading its tensors.
-
-    Raises:
-        CheckpointError: If the file is missing, empty, not safetensors, or not written by songkit.
-    """
-    return _description(Path(path))[0]
 
 
 def save_state(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -191,41 +192,6 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _description(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns the metadata and the digest that a weights file carries."""
-    if not os.path.isfile(path):  # which says no to names that `Path.is_file` raises at
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise CheckpointError(
-            f"weights file {shortened(str(path))} {what}; expected a .safetensors file. Check 'weights' in the recipe, "
-            "or train the component with 'songkit train'."
-        )
-    size = path.stat().st_size
-    if size == 0:
-        raise _damaged(path, "it is empty (0 bytes)")
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if _LARGEST_HEADER < length <= size - 8:
-            raise _damaged(path, f"its header of {length:,} bytes is larger than any that songkit writes")
-        raw = file.read(min(length, size))
-    if len(raw) < length:
-        raise _damaged(path, f"it ends after {size} bytes, inside its header, or is not a safetensors file")
-    try:
-        header = json.loads(raw, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, "its header is not that of a safetensors file") from error
-    described = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(described, dict) or "songkit" not in described or "sha256" not in described:
-        raise CheckpointError(
-            f"weights file {path} was not written by songkit: it does not say which component it belongs to. "
-            "Convert it with the importer of its plugin, or write it again with songkit.checkpoint.save_weights."
-        )
-    try:
-        return dict(json.loads(described["songkit"])), str(described["sha256"])
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _damaged(path, "its description is not a JSON object") from error
-
-
 def _packed(named: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """Tensors as they are stored. Only `weight` matrices bear rounding: codebooks and statistics are other tensors."""
     packed = {}
@@ -248,20 +214,13 @@ def _unpacked(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scale = tensors.get(name + _SCALE)
         if scale is not None:
             if tensor.ndim == 0 or scale.shape != tensor.shape[:1]:
-                raise _damaged(
+                raise damaged(
                     path, f"'{shortened(name)}' has {tensor.shape[:1].numel()} rows and {scale.numel()} scales"
                 )
             tensor = tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
         if not name.endswith(_SCALE) or name.removesuffix(_SCALE) not in tensors:
             out[name] = tensor
     return out
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Makes a JSON object; of a key that is there twice, another reader might take the other value."""
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -330,12 +289,6 @@ def _listed(what: str, names: Iterable[str]) -> list[str]:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     shown = ", ".join(map(shortened, names[:_SHOWN]))
     return [f"{len(names)} tensor{'s' * (len(names) > 1)} {what}: {shown}{more}"]
-
-
-def _damaged(path: Path, how: str) -> CheckpointError:
-    return CheckpointError(
-        f"weights file {path} is damaged: {how}. Fetch or copy it again (for packaged weights: reinstall the package)."
-    )
 
 
 def _write_state(state: dict[str, Any], file: IO[bytes]) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from songkit._compose import Composer, find, override
+from songkit._compose import Composer, find, merge, override
 from songkit._formats import FORMAT
 from songkit._local_plugins import with_local_plugins
 from songkit._references import interpolate
 from songkit._resolved import resolved_values, walk
+from songkit._stages import Stage, read_stages
 from songkit._structure import Node, Structure
 from songkit._yaml import (
     MISSING,
@@ -33,6 +34,7 @@ from songkit._yaml import (
     read_text,
 )
 from songkit.errors import RecipeError, did_you_mean, shortened
+from songkit.preference_settings import MergeSettings, MineSettings
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
 
@@ -55,7 +57,19 @@ ROLES: Mapping[str, str] = {
 _MOST_FAULTS = 20
 """Faults that are told at once; a file with more is no recipe, or has one fault that brings all others."""
 
-_KEYS = ("format", "defaults", "seed", "plugins", "paths", "vars", *ROLES, "metrics", *SECTIONS, "_components")
+_KEYS = (
+    "format",
+    "defaults",
+    "seed",
+    "plugins",
+    "paths",
+    "vars",
+    *ROLES,
+    "metrics",
+    *SECTIONS,
+    "stages",
+    "_components",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +87,14 @@ class Recipe:
     optimizer: OptimizerSettings
     prepare: PrepareSettings
     generate: GenerateSettings
+    mine: MineSettings
+    merge: MergeSettings
     resolved: Mapping[str, Any]
     """Plain values with every default explicit; `dump` writes them as a recipe."""
     origins: Mapping[str, str]
     """Where each value of `resolved` was written, by its key path; what is not here is a default."""
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    """The stages of a ladder, each behind those it needs; see `songkit.ladder`."""
     missing: tuple[str, ...] = ()
     """Key paths of the values that are still `???`, where `load` was told to allow that."""
 
@@ -93,28 +111,30 @@ class Recipe:
 
 def load(
     source: str | Path,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str | Item] = (),
     *,
     registry: Registry,
     allow_missing: bool = False,
     allow_revision: bool = False,
+    allow_stages: bool = True,
 ) -> Recipe:
     """Loads and checks a recipe.
 
     Args:
         source: Name of a shipped recipe (`levo2/mini/vae`) or path of a `.yaml` file.
-        overrides: `key.path=value` texts, applied in order.
+        overrides: `key.path=value` texts, or values with their places, applied in order.
         registry: What is installed.
         allow_missing: Whether values may still be `???`, as in a shipped recipe that is only looked at.
         allow_revision: Whether components may have another revision than the one that wrote a resolved recipe.
+        allow_stages: Whether it may be a ladder.
 
     Raises:
         RecipeError: With every fault that could be found.
     """
     path = find(source, registry)
     root = Composer(registry).compose(path)
-    for text in overrides:
-        root = override(root, text)
+    for change in overrides:
+        root = override(root, change) if isinstance(change, str) else merge(root, change)
     problems: Problems = []
     written_missing = [(".".join(key), item) for key, item in leaves(root) if item.value == MISSING]
     root = interpolate(root, problems)
@@ -137,9 +157,15 @@ def load(
             (item.place, key, f"this has to be given, for example as `{key}=...` on the command line.")
             for key, item in written_missing
         ]
-    if problems:
-        raise RecipeError(_located(problems))
+    if "stages" in children(root) and not allow_stages:
+        structure.report_key(children(root)["stages"], "stages", "the recipe of a stage may have no stages of its own.")
+    stages = read_stages(root, structure) if allow_stages else {}
+    wrong = [] if problems else _check_stages(stages, registry, allow_missing)
+    if problems or wrong:
+        raise RecipeError([*_located(problems), *wrong])
     resolved = resolved_values(root, plain(seed), named, metrics, sections)
+    if stages:
+        resolved["stages"] = {name: stage.values() for name, stage in stages.items()}
     return Recipe(
         name=path.stem if str(source).endswith(".yaml") else str(source),
         path=path,
@@ -148,6 +174,7 @@ def load(
         metrics=metrics,
         **sections,
         resolved=resolved,
+        stages=stages,
         origins={".".join(key): str(item.place) for key, item in leaves(root)},
         missing=tuple(key for key, _ in written_missing),
     )
@@ -211,6 +238,28 @@ def _check_top(root: Item, structure: Structure) -> None:
             if not re.fullmatch(r"[\w-]+", name):
                 advice = "Names are made of letters, digits, - and _."
                 structure.report_key(child, f"{key}.{name}", f"'{shortened(name)}' cannot be referred to. {advice}")
+
+
+def _check_stages(stages: Mapping[str, Stage], registry: Registry, allow_missing: bool) -> list[str]:
+    """Loads the recipe of every stage as it will be loaded, in folders that stand for those of the stages."""
+    wrong: list[str] = []
+    for stage in stages.values():
+        folders = {name: Path(name).absolute() for name in stage.needs}
+        try:
+            recipe = load(
+                stage.source,
+                [stage.changes(folders)],
+                registry=registry,
+                allow_missing=allow_missing,
+                allow_stages=False,
+            )
+        except RecipeError as error:
+            wrong += [f"stage '{stage.name}': {problem}" for problem in error.problems]
+            continue
+        place = stage.written.place
+        if stage.settings.verb == "train" and "task" not in recipe.roles:
+            wrong.append(f"{place} (stages.{stage.name}): {stage.source} has no task to train. Is it another verb's?")
+    return wrong
 
 
 def _check_revisions(root: Item, nodes: Mapping[str, Node], structure: Structure) -> None:

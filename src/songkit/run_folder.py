@@ -16,14 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from songkit._resolved import walk
 from songkit._yaml import Place, parse, plain, read_yaml
 from songkit.atomic import write_atomically
 from songkit.errors import OutputError, RecipeError
+from songkit.lineage import ancestry, inputs_of
 from songkit.recipe import Recipe, dump
 
-__all__ = ["check_run", "described", "forget_metrics_after", "open_run"]
+__all__ = ["check_run", "described", "forget_metrics_after", "open_run", "record_run"]
 
-_MAY_CHANGE = ("trainer", "prepare", "generate", "_components")
+_MAY_CHANGE = ("trainer", "prepare", "generate", "mine", "merge", "_components")
 """Keys of a recipe that may differ when a training goes on: limits and intervals, and what training does not read."""
 
 
@@ -34,6 +36,8 @@ def check_run(recipe: Recipe, run: Path, resume: bool) -> bool:
         OutputError: If the folder is in use and `resume` is not asked for, or holds something else.
     """
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return False
+    if resume and _killed_at_its_beginning(run):
         return False
     if not resume:
         raise OutputError(
@@ -65,6 +69,20 @@ def open_run(recipe: Recipe, run: Path, resume: bool) -> bool:
         OutputError: Also if the folder cannot be written.
     """
     goes_on = check_run(recipe, run, resume)
+    for partial in run.rglob(".*.partial"):  # what a killed process was writing
+        partial.unlink(missing_ok=True)
+    record_run(recipe, run)
+    return goes_on
+
+
+def record_run(recipe: Recipe, run: Path) -> None:
+    """Writes the recipe and the provenance of something that is made in a folder, or that it goes on.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+        CheckpointError: If weights that the recipe names are missing or damaged.
+    """
+    goes_on = (run / "resolved.yaml").is_file()
     begun = {"started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **_provenance(recipe)}
     record = run / "provenance.json"
     if goes_on and record.is_file():
@@ -75,7 +93,6 @@ def open_run(recipe: Recipe, run: Path, resume: bool) -> bool:
         _write(run / "recipe.yaml", recipe.path.read_text(encoding="utf-8"))
     # Written last, because a folder that has it counts as a run.
     _write(run / "resolved.yaml", dump(recipe))
-    return goes_on
 
 
 def forget_metrics_after(run: Path, step: int) -> None:
@@ -107,9 +124,28 @@ def described(recipe: Recipe, name: str, *, steps: int, consumed: float, unit: s
         "config": _portable(config) if owner else {},
         "recipe": recipe.name,
         "seed": recipe.seed,
+        "ancestors": list(_ancestors(recipe, name)),
         "steps": steps,
         "consumed": {"amount": round(consumed, 3), "unit": unit},
     }
+
+
+def _killed_at_its_beginning(run: Path) -> bool:
+    """Whether a folder holds only what is written before `resolved.yaml`."""
+    names = [file.name for file in run.iterdir()] if run.is_dir() else [""]
+    return all(name in ("provenance.json", "recipe.yaml") or name.endswith(".partial") for name in names)
+
+
+def _ancestors(recipe: Recipe, name: str) -> dict[str, None]:
+    """Returns the digests of the weights that a role, or a part inside one, began with, and of theirs; each once."""
+    found: dict[str, None] = {}
+    for owner, node in walk(recipe.roles):
+        files = node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
+        for part, file in files.items():
+            key = f"{owner}.{part}" if part else owner
+            if isinstance(file, Path) and (f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.")):
+                found |= dict.fromkeys(ancestry(file))
+    return found
 
 
 def _comparable(resolved: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +170,7 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "command": sys.argv,
         "components": dict(recipe.resolved["_components"]),
+        "inputs": [{"key": i.key, "path": str(i.path), "sha256": i.sha256} for i in inputs_of(recipe)],
         "versions": _versions(),
         "source": _commit(),
         "hardware": _hardware(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from songkit.preference_settings import MergeSettings, MineSettings
+
 __all__ = ["SECTIONS", "GenerateSettings", "OptimizerSettings", "PrepareSettings", "TrainerSettings"]
 
 
@@ -18,7 +20,7 @@ class TrainerSettings:
     """Wall minutes of the whole run, over all parts of an interrupted one; the decay of the learning rate ends
     there. None is no limit."""
     batch_size: int = 8
-    """Examples in a step."""
+    """Examples in a batch."""
     validate_every: int = 500
     """Steps between validations; 0 is never."""
     validate_batches: int = 8
@@ -38,8 +40,15 @@ class TrainerSettings:
     """Of matrix products: float32, or bfloat16 by autocast."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What to train on; `auto` is a GPU where there is one."""
+    accumulate: int = 1
+    """Batches of `batch_size` examples whose losses are averaged in one step: more examples in the same memory."""
     gradient_clip: float | None = 1.0
     """Largest norm of the gradient; None is no limit."""
+    gradient_limit: float | None = 1e4
+    """Norm of the gradient, before clipping, above which the training stops and names the batch, as it does where the
+    loss is not finite; None is no limit. The norms of the miniature's trainings stay below 5."""
+    freeze: tuple[str, ...] = ()
+    """Roles that stay as they are, or parts of them, such as `planner` or `planner.tower`."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights that is exported, such as 0.999; None exports the last weights."""
     weights_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
@@ -47,11 +56,11 @@ class TrainerSettings:
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
-        problems = _not_below(self, 1, "batch_size", "log_every")
+        problems = _not_below(self, 1, "batch_size", "log_every", "accumulate")
         problems += _not_below(self, 0, "validate_every", "validate_batches", "checkpoint_every", "workers")
         problems += [
             f"{name} is {getattr(self, name)}; expected more than 0, or null for no limit"
-            for name in ("max_minutes", "gradient_clip")
+            for name in ("max_minutes", "gradient_clip", "gradient_limit")
             if getattr(self, name) is not None and not getattr(self, name) > 0
         ]
         problems += [
@@ -185,6 +194,8 @@ SECTIONS = {
     "optimizer": OptimizerSettings,
     "prepare": PrepareSettings,
     "generate": GenerateSettings,
+    "mine": MineSettings,
+    "merge": MergeSettings,
 }
 """The sections by their key in a recipe."""
 

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from songkit.build import build, build_roles
 from songkit.checkpoint import load_state, save_state, save_weights
-from songkit.errors import CheckpointError, RecipeError
+from songkit.errors import CheckpointError, RecipeError, did_you_mean
 from songkit.recipe import Recipe
 from songkit.run_folder import check_run, described, forget_metrics_after, open_run
 from songkit.tasks.base import Task
@@ -105,6 +105,13 @@ def build_task(recipe: Recipe) -> Task:
     task = build(recipe.roles["task"], seed=recipe.seed, extra=extra)
     if not isinstance(task, Task):
         raise TypeError(f"{recipe.roles['task'].factory} returned a {type(task).__name__}; a Task is expected")
+    for name in recipe.trainer.freeze:
+        try:
+            task.freeze(task.get_submodule(name))
+        except AttributeError:
+            parts = [child for child, _ in task.named_children()]
+            hint = did_you_mean(name, parts) or f" It trains with {', '.join(parts)}."
+            raise RecipeError(f"trainer.freeze: {recipe.roles['task'].id} has no part '{name}'.{hint}") from None
     return task
 
 

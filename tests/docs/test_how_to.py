@@ -40,6 +40,7 @@ ONLY_PARSED = {
     "import": "reads released weights, which are not here; tests/cli/test_import.py runs it on small ones",
     "prepare": "makes fifteen hours of songs; tests/recipes runs it on three",
     "evaluate": "needs songs; tests/unit/test_evaluate.py runs it",
+    **dict.fromkeys(("runs ls", "runs show", "runs tree"), "needs runs; tests/unit/test_ladder.py runs it"),
     "plugins check": "tries every law; tests/conformance does",
     "plugins new": "is run for every kind by tests/unit/test_scaffold.py",
 }

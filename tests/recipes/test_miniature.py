@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import yaml
+import torch
 
+from songkit.build import build
+from songkit.checkpoint import load_state
 from songkit.cli import main
+from songkit.components.prepared import PreparedSource
+from songkit.lineage import find_runs, parents_of
 from songkit.recipe import load
 from songkit.registry import Registry
 
@@ -48,6 +52,19 @@ REFINER = ["refiner.tower.layers=1", "refiner.tower.heads=2", "refiner.tower.fee
 SHORT = ["trainer.max_steps=3", "trainer.batch_size=2", "trainer.validate_every=3", "trainer.validate_batches=2"]
 
 
+SONGS = ["data.songs=4", "data.seconds_min=8", "data.seconds_max=12", "data.tiers={low: 1}"]
+TINY = {
+    "songs": [*SONGS, "prepare.workers=1"],
+    "valid-songs": [*SONGS, "prepare.workers=1"],
+    **{stage: [*CODEC, *SHORT] for stage in ("vae", "tokens", "diffusion")},
+    **{stage: [*CODEC, "prepare.workers=1"] for stage in ("codes", "valid-codes")},
+    "pretrain": [*MODEL, *SHORT],
+    "sft": [*MODEL[len(CODEC) :], *SHORT],
+    "extension": [*MODEL, *REFINER, *SHORT],
+    "song": [*MODEL, *REFINER, "generate.max_seconds=4"],
+}
+"""Sizes and steps by stage of the ladder."""
+
 CLIMBED: set[str] = set()
 """The recipes that were prepared or trained."""
 
@@ -58,63 +75,92 @@ def run(*arguments: str | Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and all the runs, each begun from what the one before it left."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of all stages of the ladder, by name, and of the trainings that are no stage of it."""
     root = tmp_path_factory.mktemp("miniature")
-    data, paths = root / "data", [f"paths.data={root / 'data'}", f"paths.validation={root / 'data'}"]
-    few = ["data.songs=3", "data.seconds_min=8", "data.seconds_max=12", "prepare.workers=1"]
-    run("prepare", "levo2/mini/songs", "--out", data, *few)
-    vae, tokens = (root / name / "weights" for name in ("vae", "tokens"))
-    run("train", "levo2/mini/vae", "--out", root / "vae", *CODEC, *SHORT, *paths)
-    run("train", "levo2/mini/tokens", "--out", root / "tokens", *CODEC, *SHORT, *paths)
-    made = [f"paths.tokens={tokens / 'codec.semantic.safetensors'}"]
-    both = [*made, f"paths.vae={vae / 'codec.vae.safetensors'}"]
-    run("train", "levo2/mini/diffusion", "--out", root / "diffusion", *CODEC, *SHORT, *paths, *both)
-    run("prepare", "levo2/mini/tokenize", "--out", data, *CODEC, paths[0], *made, "prepare.workers=1")
-    run("train", "levo2/mini/planner", "--out", root / "planner", *MODEL, *SHORT, *paths, *made)
+    tiny = [f"stages.{stage}.options.{change}" for stage, changes in TINY.items() for change in changes]
+    run("train", "levo2/mini/ladder", "--out", root, *tiny)
+    ladder = load("levo2/mini/ladder", registry=Registry.discover())
+    CLIMBED.update(stage.source for stage in ladder.stages.values())
+    names = json.loads((root / "levo2-mini-ladder.json").read_text())["stages"]
+    folders = {stage: root / name for stage, name in names.items()}
+
+    paths = [f"paths.data={folders['codes']}", f"paths.validation={folders['valid-codes']}"]
+    paths += [f"paths.tokens={folders['tokens'] / 'weights/codec.semantic.safetensors'}"]
+    run("train", "levo2/mini/planner", "--out", root / "planner", *MODEL, *SHORT, *paths)
     planner = root / "planner" / "weights"
-    finished = [
-        f"paths.planner={planner / 'planner.safetensors'}",
-        f"paths.conditioner={planner / 'conditioner.safetensors'}",
-    ]
-    run("train", "levo2/mini/refiner", "--out", root / "refiner", *MODEL, *REFINER, *SHORT, *paths, *made, *finished)
-    return root
+    paths += [f"paths.{role}={planner / f'{role}.safetensors'}" for role in ("planner", "conditioner")]
+    run("train", "levo2/mini/refiner", "--out", root / "refiner", *MODEL, *REFINER, *SHORT, *paths)
+    return {**folders, "planner": root / "planner", "refiner": root / "refiner"}
 
 
-def test_every_recipe_of_the_miniature_is_climbed(trained: Path) -> None:
+def test_every_recipe_of_the_miniature_is_climbed(trained: dict[str, Path]) -> None:
     recipes = {name for name in Registry.discover().recipes() if name.startswith("levo2/mini/") and "/_" not in name}
-    assert len(recipes) >= 7
+    assert len(recipes) >= 12
     assert recipes - CLIMBED == set()
 
 
-@pytest.mark.parametrize("stage", ["vae", "tokens", "diffusion", "planner", "refiner"])
-def test_every_training_logs_finite_losses_and_validates(trained: Path, stage: str) -> None:
-    rows = [json.loads(line) for line in (trained / stage / "metrics.jsonl").read_text().splitlines()]
+TRAININGS = ["vae", "tokens", "diffusion", "pretrain", "sft", "extension", "planner", "refiner"]
+
+
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_every_training_logs_finite_losses_and_validates(trained: dict[str, Path], stage: str) -> None:
+    rows = [json.loads(line) for line in (trained[stage] / "metrics.jsonl").read_text().splitlines()]
     assert any(key.startswith("valid_") for row in rows for key in row)
     assert all(np.isfinite(value) for row in rows for value in row.values())
-    assert (trained / stage / "provenance.json").is_file()
+    assert (trained[stage] / "provenance.json").is_file()
 
 
-def test_training_the_refiner_leaves_what_the_planner_reads(trained: Path) -> None:
+def test_the_ladder_leads_from_songs_to_the_model(trained: dict[str, Path]) -> None:
+    runs = find_runs(trained["song"].parent)
+    made = {run.folder: {parent.folder for parent, _ in parents_of(run, runs)} for run in runs}
+    assert made[trained["song"]] == {trained[name] for name in ("diffusion", "sft", "extension")}
+    assert made[trained["extension"]] == {trained[name] for name in ("tokens", "codes", "valid-codes", "sft")}
+    assert made[trained["codes"]] == {trained[name] for name in ("songs", "tokens")}
+    assert made[trained["songs"]] == set()
+    ancestors, found = [trained["song"]], set()
+    while ancestors:
+        ancestors += made[ancestors.pop()] - found
+        found |= set(ancestors)
+    assert found == {trained[name] for name in TINY} - {trained["song"]}
+
+
+def test_fine_tuning_sees_the_best_songs_only_and_starts_from_the_pretrained_planner(trained: dict[str, Path]) -> None:
+    resolved = load(trained["sft"] / "resolved.yaml", registry=Registry.discover())
+    best, every = build(resolved.roles["data"]), PreparedSource(trained["codes"])
+    assert {song.tier for song in every} > {"very-high"}
+    assert {song.tier for song in best} == {"very-high"}
+    inputs = {i["key"]: i["path"] for i in json.loads((trained["sft"] / "provenance.json").read_text())["inputs"]}
+    assert Path(inputs["planner.weights"]).parents[1] == trained["pretrain"]
+
+
+@pytest.mark.parametrize(("first", "then"), [("planner", "refiner"), ("sft", "extension")])
+def test_training_the_refiner_leaves_what_the_planner_reads(trained: dict[str, Path], first: str, then: str) -> None:
     from safetensors.torch import load_file
 
-    before = load_file(trained / "planner/weights/conditioner.safetensors")
-    after = load_file(trained / "refiner/weights/conditioner.safetensors")
+    before = load_file(trained[first] / "weights/conditioner.safetensors")
+    after = load_file(trained[then] / "weights/conditioner.safetensors")
     changed = {name for name in before if not (before[name] == after[name]).all()}
     assert changed <= {name for name in before if name.startswith("prompts.refiner.")}
 
 
-def test_the_trained_parts_sing_a_song(trained: Path, tmp_path: Path) -> None:
-    weights = {
-        "codec": trained / "diffusion/weights/codec.safetensors",
-        "conditioner": trained / "refiner/weights/conditioner.safetensors",
-        "planner": trained / "planner/weights/planner.safetensors",
-        "refiner": trained / "refiner/weights/refiner.safetensors",
-    }
-    recipe = load("levo2/mini/refiner", [*MODEL, *REFINER], registry=Registry.discover())
-    parts = {role: {**recipe.resolved[role], "weights": str(path)} for role, path in weights.items()}
-    model = tmp_path / "model.yaml"
-    model.write_text(yaml.safe_dump({"format": 1, **parts, "generate": {"max_seconds": 4}}))
+def test_the_extension_leaves_the_planner_bit_for_bit(trained: dict[str, Path]) -> None:
+    from safetensors.torch import load_file
+
+    state = load_state(trained["extension"] / "checkpoints")
+    assert state is not None
+    planner = load_file(trained["sft"] / "weights/planner.safetensors")  # stored as int8 and read as such
+    recipe = load(trained["extension"] / "resolved.yaml", registry=Registry.discover())
+    before = build(recipe.roles["planner"]).state_dict()
+    assert len(before) > 10
+    assert planner.keys() >= before.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, state["weights"][f"planner.{name}"]), name
+    assert not any(name.startswith("planner.") for name in state["averages"])
+
+
+def test_the_trained_parts_sing_a_song(trained: dict[str, Path], tmp_path: Path) -> None:
+    model = trained["song"] / "resolved.yaml"
     lyrics = tmp_path / "lyrics.txt"
     lyrics.write_text("id: tiny\n[verse]\nsing a song of sixpence\n")
     run("generate", lyrics, "--out", tmp_path / "songs", "--seed", "3", "--model", model)

@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train what a recipe describes",
     "prepare": "write a recipe's songs to disk, as audio or tokens",
     "evaluate": "measure generated songs",
+    "runs": "list, show and relate what was trained",
     "import": "turn published weights of others into songkit's",
     "recipes": "list, show and validate recipes",
     "plugins": "list, show, check and start plugins",

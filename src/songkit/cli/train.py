@@ -1,4 +1,4 @@
-"""`songkit train`: a recipe to trained weights."""
+"""`songkit train`: a recipe to trained weights, or a ladder stage by stage."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _EXAMPLES = """examples:
   songkit train levo2/mini/vae --out runs/vae trainer.max_minutes=60
   songkit train levo2/mini/vae --out runs/vae --resume     go on with an interrupted training
   songkit train my.yaml --out runs/mine --dry-run          show what would be done
+  songkit train levo2/mini/ladder --out runs/ladder        every stage of a ladder; what is finished is reused
 """
 
 _ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="run directory; must be new or empty")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted training in DIR")
-    parser.add_argument("--dry-run", action="store_true", help="check the recipe and show the plan without training")
+    parser.add_argument("--stage", metavar="NAME", default="", help="only this stage of a ladder")
+    parser.add_argument("--dry-run", action="store_true", help="check the recipe and show plan and cost, no more")
     parser.add_argument(
         "--allow-revision", action="store_true", help="accept components newer than those of a resolved recipe"
     )
@@ -44,16 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains a recipe. What is wrong with the recipe is said before torch is imported."""
+    from songkit.cli._ladders import run_ladder, show_ladder
+    from songkit.errors import RecipeError
     from songkit.recipe import load
     from songkit.registry import Registry
 
-    recipe = load(args.recipe, args.overrides, registry=Registry.discover(), allow_revision=args.allow_revision)
+    registry = Registry.discover()
+    recipe = load(args.recipe, args.overrides, registry=registry, allow_revision=args.allow_revision)
+    if args.stage and not recipe.stages:
+        raise RecipeError(f"--stage {args.stage}: the recipe '{recipe.name}' has no stages. Leave --stage out.")
+    if recipe.stages and args.dry_run:
+        return show_ladder(recipe, args, registry)
     if args.dry_run:
         plan = _plan(recipe, args.out, args.resume)
         print(json.dumps(plan, indent=2) if args.json else _shown(plan))
         return 0
     _set_allocator()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    if recipe.stages:
+        return run_ladder(recipe, args, registry)
 
     from songkit.train import train
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from songkit.errors import did_you_mean
+from songkit.types import TIERS
+
 __all__ = [
     "PairsConfig",
     "PreparedConfig",
@@ -53,6 +56,10 @@ class PreparedConfig:
     """Leaves out shorter songs, in seconds."""
     max_seconds: float = 0.0
     """Leaves out longer songs, in seconds; 0 means no limit."""
+    tiers: tuple[str, ...] = ()
+    """Leaves out songs of all but these musicality tiers; empty keeps all songs."""
+    labels: str = field(default="", metadata={"path": True})
+    """JSON file with the tier of each song by its id, as a judge gave it, in the place of the tiers in the set."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
@@ -63,6 +70,11 @@ class PreparedConfig:
             problems.append("min_seconds and max_seconds must not be negative")
         if self.max_seconds and self.max_seconds < self.min_seconds:
             problems.append(f"max_seconds ({self.max_seconds:g}) is below min_seconds ({self.min_seconds:g})")
+        problems += [
+            f"tiers names '{tier}', no tier.{did_you_mean(tier, TIERS)} Tiers: {', '.join(TIERS)}"
+            for tier in self.tiers
+            if tier not in TIERS
+        ]
         return problems
 
 
@@ -118,9 +130,48 @@ class TrainPlannerConfig:
     prompt_seconds: float = 3.0
     """Length of audio prompts, in seconds."""
     prompt_share: float = 0.15
-    """How often a song is given a part of itself as audio prompt, as a probability."""
+    """How often a song is given a part of itself as audio prompt, as a probability (LeVo: 0.5)."""
+    grow_from: float | None = None
+    """Where songs are cut at the beginning of the run, in seconds; the cut moves to `max_seconds` (LeVo 2 grows its
+    samples to full songs). None cuts at `max_seconds` from the first step on."""
+    grow_until: float = 0.5
+    """Share of the run's steps after which songs are cut at `max_seconds`."""
+    tiers: bool = True
+    """Whether the musicality tier of each song is told; where not, every song is said to be of the highest."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = [
+            f"{name} is {getattr(self, name)}, expected above 0"
+            for name in ("max_seconds", "prompt_seconds", "grow_until")
+            if not getattr(self, name) > 0
+        ]
+        if self.grow_from is not None and not 0 < self.grow_from <= self.max_seconds:
+            problems.append(f"grow_from is {self.grow_from}, expected above 0 and at most max_seconds, or null")
+        return problems
 
 
 @dataclass(kw_only=True)
 class TrainRefinerConfig(TrainPlannerConfig):
     """Trains a track refiner on the states of a finished planner."""
+
+    degrade_share: float = 0.0
+    """Share of the frames whose mixed token is replaced by another one, before the planner reads them: the acoustic
+    augmentation by which LeVo 2's refiner learns to recover detail from degraded mixed tokens (its share is not
+    published)."""
+    degrade_songs: float = 1.0
+    """Probability that a song's mixed tokens are degraded at all."""
+    degrade_neighbours: int = 0
+    """A token is replaced by one of so many codes that sound most like it, which takes a `codec` that tells its codes;
+    0 draws from all ids."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        shares = [
+            f"{name} is {getattr(self, name)}, expected a probability from 0 to 1"
+            for name in ("degrade_share", "degrade_songs")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+        if self.degrade_neighbours < 0:
+            shares.append(f"degrade_neighbours is {self.degrade_neighbours}, expected 0 or more")
+        return [*super().validate(), *shares]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from songkit._flat import FlatFile
 from songkit.audio import SumTrack
 from songkit.components.configs import PreparedConfig
 from songkit.errors import LayoutError, SongkitError
-from songkit.types import Song, Stream, TokenLayout, Track
+from songkit.types import TIERS, Song, Stream, TokenLayout, Track
 
 __all__ = ["MmapTrack", "PreparedSource", "build", "layout_from_json", "layout_to_json", "prepared_keys"]
 
@@ -55,6 +55,8 @@ class PreparedSource:
         stop: int | None = None,
         min_seconds: float = 0.0,
         max_seconds: float = 0.0,
+        tiers: Sequence[str] = (),
+        labels: Path | None = None,
     ) -> None:
         """Opens a prepared set.
 
@@ -66,9 +68,11 @@ class PreparedSource:
             stop: Song to stop before, as in a Python slice.
             min_seconds: Leaves out shorter songs.
             max_seconds: Leaves out longer songs; 0 means no limit.
+            tiers: Leaves out songs of other tiers; empty keeps all.
+            labels: JSON file with the tier of each song by its id, in the place of those in the set.
 
         Raises:
-            LayoutError: The folder holds no prepared set, or not the wanted one.
+            LayoutError: The folder holds no prepared set, or not the wanted one, or no song of these tiers.
         """
         self.root = Path(root)
         self._wanted_codes = codes
@@ -95,15 +99,17 @@ class PreparedSource:
             for track in self.tracks
         }
 
+        self._labels: dict[str, str] = {} if labels is None else _read_labels(labels)
+        if tiers:
+            self._keep_tiers(tiers)
+
     def __len__(self) -> int:
         """Number of songs."""
         return len(self._chosen)
 
     def __getitem__(self, index: int) -> Song:
         """Returns one song; its audio is read from the memory map when asked for."""
-        i = self._position(index)
-        line = self._records.array[self._record_offsets[i] : self._record_offsets[i + 1]].tobytes()
-        return Song.from_record(json.loads(line), self.song_tracks(index))
+        return Song.from_record(self._record(index), self.song_tracks(index))
 
     def song_tracks(self, index: int) -> dict[str, Track]:
         """Returns the tracks of one song without parsing the rest of it.
@@ -145,6 +151,25 @@ class PreparedSource:
         begin, end = int(self._code_offsets[i]), int(self._code_offsets[i + 1])
         return self._codes.array[begin:end].reshape(len(self.layout), -1)
 
+    def _record(self, index: int) -> dict[str, Any]:
+        i = self._position(index)
+        record: dict[str, Any] = json.loads(
+            self._records.array[self._record_offsets[i] : self._record_offsets[i + 1]].tobytes()
+        )
+        if self._labels:
+            if record["id"] not in self._labels:
+                raise LayoutError(f"song '{record['id']}' of {self.root} has no label. Label all songs of the set.")
+            record["tier"] = self._labels[record["id"]]
+        return record
+
+    def _keep_tiers(self, tiers: Sequence[str]) -> None:
+        found = [self._record(index).get("tier") for index in range(len(self))]
+        keep = np.array([tier in tiers for tier in found], dtype=bool)
+        if not keep.any():
+            there = ", ".join(sorted({str(tier) for tier in found}))
+            raise LayoutError(f"{self.root} holds no song of the tiers {', '.join(tiers)}; it holds {there}.")
+        self._chosen, self.samples = self._chosen[keep], self.samples[keep]
+
     @functools.cached_property
     def _code_offsets(self) -> np.ndarray:
         return offsets(np.asarray(self.codes_info["frames"], dtype=np.int64) * len(self.layout))
@@ -171,6 +196,8 @@ def build(config: PreparedConfig) -> PreparedSource:
         stop=config.stop,
         min_seconds=config.min_seconds,
         max_seconds=config.max_seconds,
+        tiers=config.tiers,
+        labels=Path(config.labels) if config.labels else None,
     )
 
 
@@ -217,6 +244,19 @@ def layout_from_json(values: Mapping[str, Any]) -> TokenLayout:
 def offsets(lengths: np.ndarray) -> np.ndarray:
     """Returns where each of n consecutive pieces begins, and the end of the last: int64 [n + 1]."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        wrong = [f"'{name}': {tier!r}" for name, tier in values.items() if tier not in TIERS]
+    except (OSError, ValueError, AttributeError) as error:
+        raise LayoutError(
+            f"{path} holds no labels ({error}); expected a JSON object from song ids to tiers."
+        ) from error
+    if wrong or not values:
+        raise LayoutError(f"{path}: {', '.join(wrong[:3]) or 'nothing'}; expected tiers: {', '.join(TIERS)}.")
+    return dict(values)
 
 
 def _choose_audio(root: Path, wanted: str) -> str:

@@ -8,9 +8,10 @@ the data and without any recorded state of a random number generator.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from songkit.errors import SongkitError
+from songkit.errors import RecipeError, SongkitError
 from songkit.settings import OptimizerSettings, TrainerSettings
 
 __all__ = ["Task"]
@@ -30,7 +31,7 @@ class Task(lightning.LightningModule, ABC):
 
     A subclass is built as `Subclass(config, settings=..., optimizer=..., seed=..., **roles)` with the built components
     of the recipe's roles, and writes `batch`, `losses` and `exports`; the other methods have working defaults.
-    Tasks that train against an adversary override `optimized` and `update`.
+    Tasks that train against an adversary override `optimized` and `update`, and cannot accumulate gradients.
     """
 
     unit: str = "items"
@@ -53,13 +54,15 @@ class Task(lightning.LightningModule, ABC):
         self._averaged: list[nn.Parameter] = []  # in the order of _averages
         self._restored: Mapping[str, Any] | None = None
         self._started = 0.0
+        self._batches: list[Any] = []  # of the step that is being done
 
     @abstractmethod
     def batch(self, step: int) -> Any:
         """Makes the batch of a step: tensors in a tuple, mapping or dataclass, on the CPU.
 
         A pure function of `self.seed` and `step` (`self.rng(step)`), which may run in another process: it neither
-        reads the weights being trained nor changes the task.
+        reads the weights being trained nor changes the task. Where gradients are accumulated, steps are counted in
+        batches here: `trainer.accumulate` of them make one step of the training.
         """
 
     @abstractmethod
@@ -85,10 +88,12 @@ class Task(lightning.LightningModule, ABC):
 
     def update(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """Changes the weights once and returns what to log; a task with one optimizer need not override it."""
-        with self.autocast():
-            losses = dict(self.losses(batch, generator))
-        total = torch.stack([value.float() for name, value in losses.items() if not name.startswith("_")]).sum()
+        total, losses = self._total(batch, generator)
         return {"loss": total.detach(), **losses, "_grad_norm": self.descend(total)}
+
+    def named(self, batch: Any) -> str:
+        """Returns what a batch holds as a person would look it up, for messages; empty if there is nothing to say."""
+        return ""
 
     def validate_step(self, step: int) -> dict[str, float]:
         """Returns numbers on held-out data; called without gradients, in eval mode, with the averaged weights."""
@@ -120,25 +125,55 @@ class Task(lightning.LightningModule, ABC):
             The norm of the gradient before clipping.
 
         Raises:
-            SongkitError: If the loss or the gradient is not finite; the weights are untouched then.
+            SongkitError: If the loss or the gradient is not finite, or the gradient is longer than
+                `trainer.gradient_limit`; the weights are untouched then.
         """
+        self._optimizer(name).zero_grad()
+        self.manual_backward(loss)
+        return self._step(loss, name)
+
+    def _step(self, loss: Tensor, name: str = "main") -> Tensor:
+        """Takes one step down the gradient that is there."""
         optimizer = self._optimizer(name)
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        optimizer.zero_grad()
-        self.manual_backward(loss)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         limit = self.settings.gradient_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
-        if not torch.isfinite(loss) or not torch.isfinite(norm):
+        most = self.settings.gradient_limit or float("inf")
+        if not torch.isfinite(loss) or not norm <= most:  # `not <=` also where it is NaN
+            expected = "finite numbers are" if math.isinf(most) else f"a norm of {most:g} at most (gradient_limit) is"
+            numbers = ", ".join(f"task.batch({number})" for number in self._numbers(self.step))
+            named = "; ".join(filter(None, map(self.named, self._batches)))
             raise SongkitError(
                 f"training diverged in step {self.step}: the loss is {float(loss.detach()):.4g} and the norm of its "
-                f"gradient {float(norm):.4g}; finite numbers are expected. Look at that batch (task.batch({self.step})"
-                "), lower optimizer.lr or trainer.gradient_clip, or set trainer.precision to 32, then go on with "
-                "--resume."
+                f"gradient {float(norm):.4g}; {expected} expected. Look at that batch ({numbers}"
+                f"{': ' + named if named else ''}), lower optimizer.lr or trainer.gradient_clip, or set "
+                "trainer.precision to 32, then go on with --resume."
             )
         optimizer.step()
         return norm
+
+    def _total(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.autocast():
+            losses = dict(self.losses(batch, generator))
+        return torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum(), losses
+
+    def _accumulated(self, batches: Sequence[Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """Takes one step down the mean of the losses of several batches."""
+        if type(self).update is not Task.update:
+            raise RecipeError(
+                f"trainer.accumulate is {len(batches)}, and {type(self).__name__} changes its weights in a way of its "
+                "own, which does not accumulate. Set trainer.accumulate to 1."
+            )
+        self._optimizer("main").zero_grad()
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            total, losses = self._total(batch, generator)
+            self.manual_backward(total / len(batches))
+            for name, value in {"loss": total, **losses}.items():
+                sums[name] = sums.get(name, 0) + value.detach().float() / len(batches)
+        return {**sums, "_grad_norm": self._step(sums["loss"])}
 
     def progress(self) -> float:
         """Returns how much of the training is done, from 0 to 1, by whichever limit is nearer."""
@@ -191,8 +226,8 @@ class Task(lightning.LightningModule, ABC):
         """Makes one AdamW for every entry of `optimized`, with its state when a training is resumed."""
         chosen = self.optimizer_settings
         made: list[torch.optim.Optimizer] = []
-        for name, parameters in self.optimized().items():
-            parameters = list(parameters)
+        for name, chosen_ones in self.optimized().items():
+            parameters = [parameter for parameter in chosen_ones if parameter.requires_grad]
             groups = [
                 {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": chosen.weight_decay},
                 {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -223,7 +258,7 @@ class Task(lightning.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Prepares the moving average on the device of the weights."""
         if self.settings.ema_decay is not None:
-            chosen = {id(parameter) for parameter in self.trainable()}
+            chosen = {id(parameter) for parameter in self.trainable() if parameter.requires_grad}
             named = {name: parameter for name, parameter in self.named_parameters() if id(parameter) in chosen}
             saved = self._restored["averages"] if self._restored is not None else {}
             self._averaged = list(named.values())
@@ -238,19 +273,22 @@ class Task(lightning.LightningModule, ABC):
         """Starts the clock."""
         self._started = time.monotonic() - self.elapsed
 
-    def training_step(self, numbered: tuple[int, Any], index: int) -> dict[str, Tensor]:
+    def training_step(self, numbered: tuple[int, list[Any]], index: int) -> dict[str, Tensor]:
         """Does one step; `index` counts from the last resume and is not used."""
-        step, batch = numbered
+        step, self._batches = numbered
         if step != self.step:
             raise RuntimeError(f"got the batch of step {step} in step {self.step}")
         seeds = [int(value) for value in np.random.SeedSequence((self.seed, step)).generate_state(2, np.uint64)]
         # Dropout can only draw from the global generator: seed it for this step, and leave it as it was.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seeds[0])
-            values = self.update(batch, torch.Generator(self.device).manual_seed(seeds[1]))
+            generator = torch.Generator(self.device).manual_seed(seeds[1])
+            one = len(self._batches) == 1
+            values = self.update(self._batches[0], generator) if one else self._accumulated(self._batches, generator)
         self._average()
         self.step += 1
-        self.consumed += self.items(batch)
+        self.consumed += sum(map(self.items, self._batches))
+        self._batches = []
         self.elapsed = time.monotonic() - self._started
         return {name: value.detach() for name, value in values.items()}
 
@@ -261,6 +299,10 @@ class Task(lightning.LightningModule, ABC):
             if module is not self:
                 module.eval()
         return self
+
+    def _numbers(self, step: int) -> range:
+        """Returns the numbers of the batches of a step."""
+        return range(step * self.settings.accumulate, (step + 1) * self.settings.accumulate)
 
     def _optimizer(self, name: str) -> Any:
         optimizers = self.optimizers()
@@ -287,7 +329,7 @@ class _Batches(IterableDataset[tuple[int, Any]]):
         step = self._task.step + offset
         last = self._task.settings.max_steps
         while last is None or step < last:
-            yield step, self._task.batch(step)
+            yield step, [self._task.batch(number) for number in self._task._numbers(step)]
             step += stride
 
 

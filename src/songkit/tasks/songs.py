@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from songkit.components.prepared import PreparedSource
-from songkit.errors import LayoutError
+from songkit.errors import LayoutError, RecipeError
 from songkit.fit import layout_reasons, prompt_reasons
 from songkit.interfaces import Conditioner
 from songkit.request import SongRequest
@@ -59,6 +59,11 @@ class SongTask(Task):
     ) -> None:
         super().__init__(settings=settings, optimizer=optimizer, seed=seed)
         self.config, self.conditioner = config, conditioner
+        if config.grow_from is not None and settings.max_steps is None:
+            raise RecipeError(
+                f"task.grow_from is {config.grow_from}, and trainer.max_steps is null: songs grow over the steps of a "
+                "run. Give trainer.max_steps too; trainer.max_minutes may still end the run before."
+            )
         self._data, self._validation = data, validation
         self._orders = {id(s): np.argsort(s.frames, kind="stable") for s in (data, validation) if s is not None}
         self._known: dict[tuple[int, int], tuple[SongRequest, np.ndarray | None]] = {}
@@ -87,17 +92,22 @@ class SongTask(Task):
 
     def batch(self, step: int) -> SongBatch:
         """Songs for one step."""
-        return self._songs(self._data, self.rng(step))
+        return self._songs(self._data, self.rng(step), self._longest(step))
 
     def items(self, batch: SongBatch) -> float:
         """Frames in a batch."""
         return float(batch.codes.lengths.sum())
 
+    def named(self, batch: SongBatch) -> str:
+        """The songs' ids."""
+        return ", ".join(request.id for request in batch.requests)
+
     def validate_step(self, step: int) -> dict[str, float]:
         """Mean losses over fixed batches of the validation songs."""
         if self._validation is None:
             return {}
-        return self.mean_losses(lambda i: self._songs(self._require_validation(), self.rng(2**31 + i)))
+        validation, longest = self._require_validation(), float(self.config.max_seconds)
+        return self.mean_losses(lambda i: self._songs(validation, self.rng(2**31 + i), longest))
 
     def mean_losses(self, batch_of: Callable[[int], SongBatch]) -> dict[str, float]:
         """Means of the losses over `validate_batches` batches."""
@@ -119,14 +129,22 @@ class SongTask(Task):
         assert self._validation is not None
         return self._validation
 
-    def _songs(self, data: PreparedSource, rng: np.random.Generator) -> SongBatch:
+    def _longest(self, number: int) -> float:
+        """Returns where the songs of a batch are cut, in seconds."""
+        config, steps = self.config, self.settings.max_steps
+        if config.grow_from is None or steps is None:
+            return float(config.max_seconds)
+        grown = min(1.0, number / (self.settings.accumulate * steps * config.grow_until))
+        return float(config.grow_from + grown * (config.max_seconds - config.grow_from))
+
+    def _songs(self, data: PreparedSource, rng: np.random.Generator, longest: float) -> SongBatch:
         size = min(self.settings.batch_size, len(data))
         # Neighbours in length, four times as many as needed: little padding, yet never the same company twice.
         window = min(4 * size, len(data))
         first = int(rng.integers(len(data) - window + 1))
         chosen = self._orders[id(data)][first + rng.permutation(window)[:size]].tolist()
         frame_rate = data.layout.frame_rate
-        limit = round(self.config.max_seconds * frame_rate)
+        limit = max(1, round(longest * frame_rate))
         lengths = np.minimum(data.frames[chosen], limit)
         ids = np.zeros((size, len(data.layout), int(lengths.max())), np.int64)
         cursor = np.zeros((size, ids.shape[2]), np.int64)
@@ -161,7 +179,7 @@ class SongTask(Task):
         key = (id(data), index)
         if key not in self._known:
             song = data[index]
-            request = SongRequest.of(song)
+            request = SongRequest.of(song if self.config.tiers else replace(song, tier=None))
             where = None
             if song.alignment is not None:
                 frames, rate = int(data.frames[index]), data.layout.frame_rate

@@ -1,0 +1,159 @@
+"""The stages of a ladder as a recipe writes them: read, checked, put in order, and laid over the recipes they name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from songkit._compose import find, merge
+from songkit._structure import Structure
+from songkit._yaml import Item, children, located, plain
+from songkit.errors import RecipeError, did_you_mean
+
+__all__ = ["VERBS", "Stage", "StageSettings", "in_order", "read_stages"]
+
+Verb = Literal["train", "prepare", "model"]
+VERBS: tuple[str, ...] = get_args(Verb)
+"""What a stage can do; `songkit.ladder` does it."""
+
+
+@dataclass(kw_only=True)
+class StageSettings:
+    """One stage of a ladder."""
+
+    recipe: str
+    """Name of a recipe, or the path of its file; one beside the ladder needs no path."""
+    verb: Verb = "train"
+    """What is done with the recipe. `model` only writes it down with the weights it starts from, for
+    `songkit generate --model`."""
+    starts_from: dict[str, str] = field(default_factory=dict)
+    """The stage whose weights a role begins with, by role: `planner: sft` sets `planner.weights`
+    and `codec.semantic: tokens` the weights of one part; `planner: sft/NAME` takes weights of another name."""
+    paths: dict[str, str] = field(default_factory=dict)
+    """Values of the recipe's `paths` that lie in another stage's folder: `data: codes`, or
+    `tokens: tokens/weights/codec.semantic.safetensors`."""
+    freeze: tuple[str, ...] = ()
+    """Roles, or parts of them, that stay as they are; `trainer.freeze`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage, checked: its recipe is found, and all stages that it names are there."""
+
+    name: str
+    settings: StageSettings
+    source: str
+    """The recipe's name where it is shipped, else its file."""
+    options: Item
+    """Further changes to the recipe, merged into it."""
+    written: Item
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The stages that have to be finished first."""
+        used = [*self.settings.starts_from.values(), *self.settings.paths.values()]
+        return tuple(dict.fromkeys(value.partition("/")[0] for value in used))
+
+    def changes(self, folders: Mapping[str, Path]) -> Item:
+        """Returns what is merged into the recipe, given the folders of the stages that this one needs."""
+        made: dict[str, Any] = {}
+        for role, value in self.settings.starts_from.items():
+            name, _, part = role.partition(".")
+            stage, _, other = value.partition("/")
+            file = str(folders[stage] / "weights" / f"{other or role}.safetensors")
+            weights = made.setdefault(name, {}).setdefault("weights", {} if part else file)
+            if part:
+                weights[part] = file
+        if self.settings.paths:
+            made["paths"] = {}
+            for name, value in self.settings.paths.items():
+                stage, _, inside = value.partition("/")
+                made["paths"][name] = str(folders[stage] / inside)
+        if self.settings.freeze:
+            made["trainer"] = {"freeze": list(self.settings.freeze)}
+        return merge(self.options, located(made, self.written.place))
+
+    def values(self) -> dict[str, Any]:
+        """Returns the stage as plain values with every default explicit."""
+        settings = {**dataclasses.asdict(self.settings), "freeze": list(self.settings.freeze)}
+        return {**settings, "recipe": self.source, "options": plain(self.options)}
+
+
+def read_stages(root: Item, structure: Structure) -> dict[str, Stage]:
+    """Returns the stages of a recipe in the order in which they can be run; `name: null` takes one away."""
+    item = root.get("stages")
+    if item is None or item.value is None:
+        return {}
+    if not isinstance(item.value, dict):
+        structure.wrong(item, "stages", "a mapping from names to stages")
+        return {}
+    written = {name: child for name, child in children(item).items() if child.value is not None}
+    names = {path.resolve(): name for name, path in structure.registry.recipes().items()}
+    read = {name: _read(name, child, root, structure, names) for name, child in written.items()}
+    stages = {name: stage for name, stage in read.items() if stage is not None}
+    for stage in stages.values():
+        for name in stage.needs:
+            if name not in written or name == stage.name:
+                known = [other for other in written if other != stage.name]
+                hint = did_you_mean(name, known) or f" There are: {', '.join(known) or 'no others'}."
+                structure.report(stage.written, f"stages.{stage.name}", f"it starts from '{name}', no stage.{hint}")
+    if len(stages) < len(written) or structure.problems:
+        return {}
+    try:
+        return in_order(stages)
+    except RecipeError as error:
+        structure.report(item, "stages", str(error))
+        return {}
+
+
+def in_order(stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Returns stages so that each comes after those it needs, else as written.
+
+    Raises:
+        RecipeError: If stages need each other in a circle.
+    """
+    done: dict[str, Stage] = {}
+
+    def put(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise RecipeError(f"{' -> '.join((*above, name))}: stages need each other in a circle. Break it.")
+        for needed in stages[name].needs:
+            put(needed, (*above, name))
+        done.setdefault(name, stages[name])
+
+    for name in stages:
+        put(name, ())
+    return done
+
+
+def _read(name: str, item: Item, root: Item, structure: Structure, names: Mapping[Path, str]) -> Stage | None:
+    where = f"stages.{name}"
+    if not re.fullmatch(r"\w[\w-]*", name):
+        structure.report_key(item, where, "names of stages, which name folders, are made of letters, digits, - and _.")
+        return None
+    if not isinstance(item.value, dict):
+        structure.wrong(item, where, "a mapping with `recipe`")
+        return None
+    own = {key: child for key, child in children(item).items() if key != "options"}
+    settings = structure.settings(StageSettings, dataclasses.replace(item, value=own), where)
+    options = item.get("options") or located({}, item.place)
+    if not isinstance(options.value, dict):
+        structure.wrong(options, f"{where}.options", "a mapping that is merged into the stage's recipe")
+        return None
+    if settings is None:
+        return None
+    recipe = own["recipe"]
+    try:
+        path = find(settings.recipe, structure.registry, recipe.place.folder).resolve()
+    except RecipeError as error:
+        structure.report(recipe, f"{where}.recipe", str(error))
+        return None
+    sizes = root.get("vars")
+    if sizes is not None and sizes.value:
+        options = merge(dataclasses.replace(item, value={"vars": sizes}), options)
+    source = names.get(path, str(path))
+    return Stage(name=name, settings=settings, source=source, options=options, written=item)

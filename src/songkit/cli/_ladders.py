@@ -1,0 +1,100 @@
+"""`songkit train` with a ladder: its plan with what it costs, and its climbing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from songkit.ladder import Planned, climb, plan
+from songkit.lineage import MARK, Run, read_json, run_of
+from songkit.recipe import Recipe
+from songkit.registry import Registry
+
+__all__ = ["run_ladder", "show_ladder"]
+
+
+def show_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) -> int:
+    """Prints what would be done about each stage, why, and how long it may take."""
+    known = _earlier_runs(args.out)
+    rows = [
+        _row(planned, known, args.out)
+        for planned in plan(ladder, args.out, registry=registry)
+        if args.stage in ("", planned.stage.name)
+    ]
+    to_do = [row for row in rows if row["state"] != "finished"]
+    minutes = sum(row["minutes"] or 0.0 for row in to_do)
+    unknown = sum(row["minutes"] is None for row in to_do)
+    summary = {"ladder": ladder.name, "file": str(ladder.path), "out": str(args.out), "stages": rows}
+    if args.json:
+        print(json.dumps({**summary, "minutes": minutes, "stages_of_unknown_cost": unknown}, indent=2))
+        return 0
+    print(f"ladder  {ladder.name} ({ladder.path}), into {args.out}")
+    width = max(len(row["stage"]) for row in rows) if rows else 0
+    for row in rows:
+        print(f"{row['stage']:{width}}  {row['verb']:<11} {row['state']:<11} {_told(row)}".rstrip())
+    of_unknown = f", and {unknown} of unknown cost" if unknown else ""
+    print(f"{len(to_do)} of {len(rows)} stages to do: about {minutes:.0f} min as far as known{of_unknown}")
+    return 0
+
+
+def run_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) -> int:
+    """Climbs the ladder and prints the folder of each stage."""
+    folders = climb(ladder, args.out, registry=registry, only=args.stage, resume=args.resume, progress=not args.json)
+    weights = {name: sorted(str(file) for file in (f / "weights").glob("*.safetensors")) for name, f in folders.items()}
+    if args.json:
+        stages = {name: {"folder": str(f), "weights": weights[name]} for name, f in folders.items()}
+        print(json.dumps({"out": str(args.out), "stages": stages}, indent=2))
+    else:
+        print("\n".join(f"{name}  {folder}" for name, folder in folders.items()))
+    return 0
+
+
+def _row(planned: Planned, known: list[Run], out: Path) -> dict[str, Any]:
+    settings, verb = planned.recipe.trainer, planned.stage.settings.verb
+    trains = "task" in planned.recipe.roles and verb != "prepare"
+    return {
+        "stage": planned.stage.name,
+        "verb": verb,
+        "recipe": planned.recipe.name,
+        "state": planned.state,
+        "why": planned.why,
+        "folder": None if planned.folder is None else str(planned.folder),
+        "steps": settings.max_steps if trains else None,
+        "minutes": _minutes(planned, known, out, trains=trains),
+        "starts_from": dict(planned.stage.settings.starts_from),
+        "freeze": list(settings.freeze),
+    }
+
+
+def _minutes(planned: Planned, known: list[Run], out: Path, *, trains: bool) -> float | None:
+    """Returns what is left to do in minutes: by earlier steps of the same recipe, or the stage's last time."""
+    if planned.state == "finished":
+        return 0.0
+    settings, recipe = planned.recipe.trainer, planned.recipe
+    if trains:
+        done = next((run.steps or 0 for run in known if run.folder == planned.folder), 0)
+        paces = [run.seconds_per_step for run in known if run.recipe == recipe.name and run.seconds_per_step]
+        steps = (settings.max_steps or 0) - done
+        by_steps = steps * paces[-1] / 60 if paces and settings.max_steps else None
+        limits = [limit for limit in (by_steps, settings.max_minutes) if limit is not None]
+        return min(limits) if limits else None
+    times = [read_json(file).get("seconds") for file in out.glob(f"{planned.stage.name}-????????/{MARK}")]
+    return next((seconds / 60 for seconds in times if seconds is not None), None)
+
+
+def _told(row: dict[str, Any]) -> str:
+    if row["state"] == "finished":
+        return f"reused from {row['folder']}"
+    steps = f"{row['steps']:,} steps, " if row["steps"] else ""
+    cost = "cost unknown" if row["minutes"] is None else f"about {row['minutes']:.1f} min"
+    return f"{steps}{cost}: {row['why']}"
+
+
+def _earlier_runs(out: Path) -> list[Run]:
+    """Returns the runs in the ladder's folder and beside it, oldest first."""
+    beside = {
+        file.parent for pattern in ("*", "*/*") for file in out.absolute().parent.glob(f"{pattern}/metrics.jsonl")
+    }
+    return sorted((run_of(folder) for folder in beside), key=lambda run: run.started)

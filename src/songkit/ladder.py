@@ -1,0 +1,275 @@
+"""Runs the stages of a ladder in order, each in a folder of its own, and makes nothing twice.
+
+    ladder/NAME-KEY/       the folder of a stage: what its verb writes, recipe.yaml, resolved.yaml, provenance.json
+    ladder/NAME-KEY/stage.json  written when the stage is finished: its key, what the key was made of, and its weights
+    ladder/LADDER.json     the folder of each stage of the ladder that was run last under that name
+
+A key is a digest of all that decides what a stage makes: the recipe as resolved, with the content of weights and data
+in the place of their paths. A stage of the same key is reused, and ladders that differ in one stage share the others.
+Planning imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from songkit._stages import Stage
+from songkit.atomic import write_atomically
+from songkit.errors import OutputError, did_you_mean
+from songkit.lineage import MARK, inputs_of, outputs_of, read_json
+from songkit.recipe import Recipe, load
+from songkit.registry import Registry
+from songkit.settings import SECTIONS
+
+__all__ = ["READS", "Planned", "climb", "plan"]
+
+_log = logging.getLogger(__name__)
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "train": ("trainer", "optimizer"),
+    "prepare": ("prepare",),
+    "model": ("generate",),
+}
+"""The sections of a recipe that decide what a verb makes; the others may change without making it anew."""
+
+_NO_MATTER = ("validate_", "checkpoint_", "log_every", "workers")
+"""Beginnings of the options of those sections that change how something is made, never what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What is to be done about a stage."""
+
+    stage: Stage
+    recipe: Recipe
+    folder: Path | None
+    """Where it lies, or will lie; `None` while that depends on a stage that has not been run."""
+    identity: Mapping[str, Any] | None
+    """What its key is made of, by key path."""
+    state: str
+    """`finished`, `interrupted`, `new`, or `waits` for what it starts from."""
+    why: str
+    """Why it is not reused."""
+
+
+def plan(ladder: Recipe, out: Path, *, registry: Registry) -> Iterator[Planned]:
+    """Yields for each stage, in order, what there is to do; later ones see what was done about earlier ones.
+
+    Args:
+        ladder: A recipe with `stages`.
+        out: The ladder's folder, which need not exist.
+        registry: What is installed.
+
+    Raises:
+        OutputError: If the folder holds something else, or what a finished stage made is not there any more.
+    """
+    out = Path(out).absolute()
+    if out.is_dir() and any(out.iterdir()) and not any(out.glob("*.json")):
+        raise OutputError(f"{out} holds something that is no ladder. Choose another --out.")
+    finished: dict[str, Path] = {}
+    for name, stage in ladder.stages.items():
+        waits = [needed for needed in stage.needs if needed not in finished]
+        folders = {needed: finished.get(needed, out / needed) for needed in stage.needs}
+        recipe = load(stage.source, [stage.changes(folders)], registry=registry)
+        planned = _waiting(stage, recipe, waits) if waits else _planned(stage, recipe, out)
+        yield planned
+        if planned.folder is not None and (planned.folder / MARK).is_file():
+            finished[name] = planned.folder
+
+
+def climb(
+    ladder: Recipe, out: Path, *, registry: Registry, only: str = "", resume: bool = False, progress: bool = True
+) -> dict[str, Path]:
+    """Runs the stages that are not finished.
+
+    Args:
+        ladder: A recipe with `stages`.
+        out: The ladder's folder.
+        registry: What is installed.
+        only: Name of the one stage to run; those it starts from must be finished.
+        resume: Whether a stage that was interrupted goes on.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The folder of each finished stage.
+
+    Raises:
+        OutputError: If a stage was interrupted and `resume` is not asked for; if there is no stage `only`, or what it
+            starts from is not finished.
+        SystemExit: See `songkit.train.train`.
+    """
+    out = Path(out).absolute()
+    if only and only not in ladder.stages:
+        hint = did_you_mean(only, ladder.stages) or f" Its stages: {', '.join(ladder.stages)}."
+        raise OutputError(f"the ladder '{ladder.name}' has no stage '{only}'.{hint}")
+    folders: dict[str, Path] = {}
+    for planned in plan(ladder, out, registry=registry):
+        name, folder = planned.stage.name, planned.folder
+        if planned.state == "finished" and folder is not None:
+            _log.info("stage '%s' is finished in %s and is reused.", name, folder)
+        elif only not in ("", name):
+            continue
+        elif folder is None or planned.identity is None:
+            missing = next(needed for needed in planned.stage.needs if needed not in folders)
+            raise OutputError(
+                f"stage '{name}' starts from '{missing}', which is not finished in {out}. Run 'songkit train "
+                f"{ladder.path} --out {out} --stage {missing}' first, or leave --stage out."
+            )
+        else:
+            if planned.state == "interrupted" and not resume:
+                raise OutputError(f"stage '{name}' was interrupted in {folder}. Go on with it with --resume.")
+            _log.info("stage '%s' (%s) begins in %s: %s.", name, planned.stage.settings.verb, folder, planned.why)
+            _run(planned, folder, progress)
+        folders[name] = folder
+        # Written after each stage: it marks the folder as a ladder's, and tells where what was made lies.
+        record = {"ladder": str(ladder.path), "stages": {n: f.name for n, f in folders.items()}}
+        _write(out / f"{ladder.name.replace('/', '-')}.json", record)
+    return folders
+
+
+def _waiting(stage: Stage, recipe: Recipe, needed: list[str]) -> Planned:
+    why = f"it starts from {' and '.join(needed)}"
+    return Planned(stage=stage, recipe=recipe, folder=None, identity=None, state="waits", why=why)
+
+
+def _planned(stage: Stage, recipe: Recipe, out: Path) -> Planned:
+    identity = _identity(stage.settings.verb, recipe)
+    key = _key(identity)
+    folder = out / f"{stage.name}-{key[:8]}"
+    mark = read_json(folder / MARK)
+    if mark:
+        made = outputs_of(folder)
+        gone = [name for name, digest in mark["outputs"].items() if made.get(name) != digest]
+        if gone or mark["key"] != key:
+            what = f"weights of {', '.join(gone)}" if gone else f"key in {MARK}"
+            raise OutputError(
+                f"{folder}: the {what} changed since the stage was finished. Restore or delete the folder."
+            )
+    begun = folder.is_dir() and any(folder.iterdir())
+    state = "finished" if mark else "interrupted" if begun else "new"
+    why = {"finished": "", "interrupted": "it was begun, but not finished", "new": _why(stage.name, identity, out)}
+    return Planned(stage=stage, recipe=recipe, folder=folder, identity=identity, state=state, why=why[state])
+
+
+def _why(name: str, identity: Mapping[str, Any], out: Path) -> str:
+    """Says in what a stage differs from the finished one of the same name that is nearest to it."""
+    others = [read_json(file).get("identity", {}) for file in out.glob(f"{name}-????????/{MARK}")]
+    differing = [
+        [
+            f"{key} was {_shown(other.get(key))}, is {_shown(identity.get(key))}"
+            for key in sorted({*other, *identity})
+            if other.get(key) != identity.get(key)
+        ]
+        for other in others
+    ]
+    if not differing:
+        return "it was not run before"
+    nearest = min(differing, key=len)
+    return "; ".join(nearest[:4]) + (f"; and {len(nearest) - 4} more" if len(nearest) > 4 else "")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text[1:15] if text.startswith('"sha256:') else text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _identity(verb: str, recipe: Recipe) -> dict[str, Any]:
+    """Returns all that decides what a verb makes of a recipe, by key path."""
+    left_out = {"format", "paths", "vars", "plugins", "stages", "_components", *SECTIONS} - set(READS[verb])
+    values = dict(_leaves({key: value for key, value in recipe.resolved.items() if key not in left_out}, ""))
+    sections = tuple(f"{section}." for section in READS[verb])
+    for key in [key for key in values if key.startswith(sections)]:
+        if key.partition(".")[2].startswith(_NO_MATTER):
+            del values[key]
+    for path, component in recipe.resolved["_components"].items():
+        values[f"{path} (revision)"] = component["revision"]
+    values.update({source.key: f"sha256:{source.sha256}" for source in inputs_of(recipe)})
+    return {"verb": verb, **values}
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _leaves(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(value) if isinstance(value, tuple) else value
+
+
+def _key(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# --- running -------------------------------------------------------------------------------------------------
+
+
+def _run(planned: Planned, folder: Path, progress: bool) -> None:
+    assert planned.identity is not None
+    began = time.monotonic()
+    _RUNS[planned.stage.settings.verb](planned.recipe, folder, progress)
+    key = _key(planned.identity)
+    weights = {name: digest for name, digest in outputs_of(folder).items() if name != "."}
+    seconds = round(time.monotonic() - began, 1)
+    mark = {"stage": planned.stage.name, "key": key, "seconds": seconds, "outputs": weights}
+    _write(folder / MARK, {**mark, "identity": planned.identity})
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=2, default=str) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _train(recipe: Recipe, out: Path, progress: bool) -> None:
+    from songkit.train import train
+
+    train(recipe, out, resume=True, progress=progress)  # a run that has not begun is begun
+
+
+def _prepare(recipe: Recipe, out: Path, progress: bool) -> None:
+    from songkit.prepare import prepare
+    from songkit.run_folder import record_run
+
+    record_run(recipe, out)
+    data = recipe.roles.get("data")
+    if data is not None and data.id == "songkit/prepared" and not recipe.prepare.audio:
+        _share_audio(Path(data.config.root), out)
+    prepare(recipe, out, progress=progress)
+
+
+def _share_audio(source: Path, out: Path) -> None:
+    """Gives a stage that adds codes the audio of the set that it reads, whose folder stays as it is."""
+
+    def link(old: str, new: str) -> None:
+        try:
+            os.link(old, new)
+        except OSError:  # on another file system
+            shutil.copy2(old, new)
+
+    try:
+        for folder in source.glob("audio-*"):
+            if not (out / folder.name).exists():
+                partial = out / f".partial-{folder.name}"
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(folder, partial, copy_function=link)
+                (out / "songs.jsonl").unlink(missing_ok=True)
+                link(str(source / "songs.jsonl"), str(out / "songs.jsonl"))
+                partial.rename(out / folder.name)  # last: a folder that has it counts as a prepared set
+    except OSError as error:
+        raise OutputError(f"cannot share the audio of {source} with {out}: {error}.") from error
+
+
+def _model(recipe: Recipe, out: Path, progress: bool) -> None:
+    from songkit.run_folder import record_run
+
+    record_run(recipe, out)
+
+
+_RUNS: Mapping[str, Callable[[Recipe, Path, bool], None]] = {"train": _train, "prepare": _prepare, "model": _model}

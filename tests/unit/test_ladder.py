@@ -1,0 +1,230 @@
+import json
+import multiprocessing
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from songkit import cli
+from songkit.errors import OutputError, RecipeError
+from songkit.ladder import climb, plan
+from songkit.lineage import find_runs, parents_of
+from songkit.recipe import dump, load
+from songkit.registry import Registry
+
+TOY = Path(__file__).parent.parent / "toy_task.py"
+STAGE = f"""format: 1
+plugins: [{TOY}]
+task: {{use: local/toy}}
+trainer: {{max_steps: 4, log_every: 2, validate_every: 0, accelerator: cpu, threads: 1}}
+"""
+LADDER = """format: 1
+stages:
+  last: {recipe: toy, starts_from: {task.net: middle}, options: {seed: 2}}
+  first: {recipe: toy}
+  middle: {recipe: toy, starts_from: {task.net: first}, options: {optimizer: {lr: 0.01}}}
+"""
+REGISTRY = Registry([])
+
+
+@pytest.fixture
+def ladder(tmp_path):
+    (tmp_path / "toy.yaml").write_text(STAGE)
+    file = tmp_path / "steps.yaml"
+    file.write_text(LADDER)
+    return lambda *overrides: load(file, overrides, registry=REGISTRY)
+
+
+def states(ladder, out):
+    return {planned.stage.name: planned.state for planned in plan(ladder, out, registry=REGISTRY)}
+
+
+def run(ladder, out, **options):
+    return climb(ladder, out, registry=REGISTRY, progress=False, **options)
+
+
+def net(folder):
+    return safetensors.torch.load_file(folder / "weights" / "task.net.safetensors")
+
+
+def test_stages_run_in_order_each_from_the_weights_it_names_and_only_once(tmp_path, ladder):
+    out = tmp_path / "out"
+    assert states(ladder(), out) == {"first": "new", "middle": "waits", "last": "waits"}
+    folders = run(ladder(), out)
+    assert list(folders) == ["first", "middle", "last"]
+    facts = json.loads((folders["last"] / "provenance.json").read_text())
+    mark = json.loads((folders["middle"] / "stage.json").read_text())
+    assert facts["inputs"] == [
+        {
+            "key": "task.weights.net",
+            "path": str(folders["middle"] / "weights" / "task.net.safetensors"),
+            "sha256": mark["outputs"]["task.net"],
+        }
+    ]
+    times = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    assert states(ladder(), out) == dict.fromkeys(folders, "finished")
+    assert run(ladder(), out) == folders
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")} == times
+
+
+def test_a_stage_is_run_anew_when_its_recipe_or_its_inputs_change_and_the_old_one_is_kept(tmp_path, ladder):
+    out = tmp_path / "out"
+    before = run(ladder(), out)
+    changed = ladder("stages.middle.options.optimizer.lr=0.5")
+    planned = {p.stage.name: p for p in plan(changed, out, registry=REGISTRY)}
+    assert planned["first"].state == "finished"
+    assert planned["middle"].why == "optimizer.lr was 0.01, is 0.5"
+    assert planned["last"].state == "waits"
+    after = run(changed, out)
+    assert after["first"] == before["first"]
+    assert not set(list(before.values())[1:]) & set(after.values())
+    other = ladder("stages.last.starts_from={task.net: first}")
+    [last] = [p for p in plan(other, out, registry=REGISTRY) if p.stage.name == "last"]
+    assert last.why.startswith("task.weights.net was sha256:")
+    assert states(ladder(), out) == dict.fromkeys(before, "finished")
+
+
+def test_what_changes_no_numbers_makes_nothing_anew(tmp_path, ladder):
+    out = tmp_path / "out"
+    run(ladder(), out)
+    same = ladder("stages.first.options.trainer={log_every: 1, checkpoint_every: 1, workers: 2}", "vars.x=1")
+    assert set(states(same, out).values()) == {"finished"}
+    (tmp_path / "moved").mkdir()
+    shutil.move(out, tmp_path / "moved" / "out")  # no key holds a path
+    assert set(states(ladder(), tmp_path / "moved" / "out").values()) == {"finished"}
+
+
+def test_one_stage_runs_alone_once_what_it_starts_from_is_there(tmp_path, ladder):
+    out = tmp_path / "out"
+    with pytest.raises(OutputError, match=r"'middle' starts from 'first', which is not finished.*--stage first"):
+        run(ladder(), out, only="middle")
+    with pytest.raises(OutputError, match=r"no stage 'midle'. Did you mean 'middle'"):
+        run(ladder(), out, only="midle")
+    assert list(run(ladder(), out, only="first")) == ["first"]
+    assert list(run(ladder(), out, only="middle")) == ["first", "middle"]
+    assert states(ladder(), out)["last"] == "new"
+
+
+def test_a_killed_ladder_goes_on_with_the_same_bits(tmp_path, ladder, monkeypatch):
+    whole = run(ladder(), tmp_path / "whole")
+    killing = "stages.middle.options.task.kill_step=3"
+    every = "stages.middle.options.trainer.checkpoint_every=2"
+    out = tmp_path / "out"
+    work = lambda: run(ladder(killing, every), out)  # noqa: E731
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert states(ladder(killing, every), out) == {"first": "finished", "middle": "interrupted", "last": "waits"}
+    with pytest.raises(OutputError, match=r"'middle' was interrupted.*--resume"):
+        run(ladder(killing, every), out)
+    monkeypatch.setenv("TOY_SPARED", "1")
+    resumed = run(ladder(killing, every), out, resume=True)
+    for name, folder in resumed.items():
+        for key, value in net(folder).items():
+            assert torch.equal(value, net(whole[name])[key]), (name, key)
+
+
+def test_a_frozen_part_stays_bit_for_bit(tmp_path, ladder):
+    folders = run(
+        ladder("stages.middle.freeze=[net.0]", "stages.middle.options.trainer.ema_decay=0.9"), tmp_path / "out"
+    )
+    before, after = net(folders["first"]), net(folders["middle"])
+    assert torch.equal(before["0.weight"], after["0.weight"])
+    assert not torch.equal(before["3.weight"], after["3.weight"])
+    with pytest.raises(RecipeError, match=r"has no part 'nett'. Did you mean 'net'"):
+        run(ladder("stages.first.freeze=[nett]"), tmp_path / "other")
+
+
+def test_a_finished_stage_whose_weights_changed_is_not_reused(tmp_path, ladder):
+    out = tmp_path / "out"
+    folders = run(ladder(), out)
+    shutil.copy(folders["last"] / "weights/task.net.safetensors", folders["first"] / "weights/task.net.safetensors")
+    with pytest.raises(OutputError, match=r"weights of task.net changed since the stage was finished"):
+        states(ladder(), out)
+
+
+def test_a_folder_that_is_no_ladder_is_left_alone(tmp_path, ladder):
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "song.flac").write_text("")
+    with pytest.raises(OutputError, match="is no ladder"):
+        run(ladder(), tmp_path / "songs")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("stages.middle.starts_from={task.net: frist}", r"it starts from 'frist', no stage. Did you mean 'first'"),
+        ("stages.first.starts_from={task.net: last}", r"last -> middle -> first -> last: .*circle"),
+        ("stages.middle.recipe=toi", r"stages.middle.recipe.*unknown recipe 'toi'"),
+        ("stages.middle.verb=trian", r"stages.middle.verb.*Did you mean 'train'"),
+        ("stages.middle.options.trainer.max_step=3", r"stage 'middle': .*'max_step' is no option.*'max_steps'"),
+        ("stages.a/b={recipe: toy}", r"names of stages"),
+        ("stages.middle.starts=first", r"'starts' is no option of StageSettings. Did you mean 'starts_from'"),
+    ],
+)
+def test_a_ladder_that_cannot_be_climbed_is_refused_when_it_is_loaded(ladder, changed, told):
+    with pytest.raises(RecipeError, match=told):
+        ladder(changed)
+
+
+def test_a_ladder_is_no_stage_not_even_of_itself(tmp_path, ladder):
+    file = tmp_path / "round.yaml"
+    file.write_text("format: 1\nstages: {one: {recipe: round}}\n")
+    with pytest.raises(RecipeError, match=r"stage 'one': .*round.yaml:2:1.*no stages of its own"):
+        load(file, registry=REGISTRY)
+
+
+def test_a_ladder_resolves_to_itself_and_a_child_can_take_stages_away(tmp_path, ladder):
+    (tmp_path / "again.yaml").write_text(dump(ladder()))
+    assert load(tmp_path / "again.yaml", registry=REGISTRY).resolved == ladder().resolved
+    child = tmp_path / "child.yaml"
+    child.write_text("format: 1\ndefaults: [steps]\nstages: {middle: null, last: {starts_from: {task.net: first}}}\n")
+    assert list(load(child, registry=REGISTRY).stages) == ["first", "last"]
+
+
+def test_variables_of_a_ladder_reach_all_its_stages(tmp_path, ladder):
+    stage = tmp_path / "toy.yaml"
+    stage.write_text(STAGE.replace("use: local/toy", 'use: local/toy, width: "${vars.width}"') + "vars: {width: 8}\n")
+    planned = next(plan(ladder("vars.width=5"), tmp_path / "out", registry=REGISTRY))
+    assert planned.recipe.roles["task"].config.width == 5
+
+
+def test_the_lineage_is_found_by_hash_wherever_the_folders_are(tmp_path, ladder, capsys):
+    folders = run(ladder(), tmp_path / "out")
+    shutil.move(folders["first"], tmp_path / "elsewhere")
+    runs = find_runs(tmp_path)
+    by_name = {found.folder.name.split("-")[0]: found for found in runs}
+    assert [parent.folder.name for parent, _ in parents_of(by_name["middle"], runs)] == ["elsewhere"]
+    assert cli.main(["runs", "tree", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("elsewhere")
+    assert lines[1].startswith("└─ out/middle-")
+    assert lines[2].startswith("   └─ out/last-")
+    assert "(task.weights.net)" in lines[2]
+    assert cli.main(["runs", "ls", str(tmp_path), "--json"]) == 0
+    assert [row["steps"] for row in json.loads(capsys.readouterr().out)] == [4, 4, 4]
+    assert cli.main(["runs", "show", str(folders["last"])]) == 0
+    shown = capsys.readouterr().out
+    assert by_name["middle"].outputs["task.net"] in shown
+    assert "4 steps" in shown
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert cli.main(["runs", "tree", str(tmp_path)]) == 0
+    assert "task.weights.net from " in capsys.readouterr().out  # what is not known any more is told by path and hash
+
+
+def test_a_dry_run_shows_plan_and_cost_and_writes_nothing(tmp_path, ladder, capsys):
+    words = ["train", str(tmp_path / "steps.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert cli.main(words) == 0
+    assert "3 of 3 stages to do: about 0 min as far as known, and 3 of unknown cost" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    run(ladder(), tmp_path / "out", only="first")
+    assert cli.main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in told["stages"]] == ["finished", "new", "waits"]
+    assert [row["steps"] for row in told["stages"]] == [4, 4, 4]
+    assert 0 < told["stages"][1]["minutes"] < 1
+    assert told["stages_of_unknown_cost"] == 0
