@@ -14,7 +14,7 @@ class Progress:
     """How far a batch of songs is."""
 
     stage: str
-    """`plan`, `refine` or `decode`."""
+    """`draw`, or `plan` and `refine` where they come one after the other; and `decode`."""
     first: int
     """Number of the batch's first song, from 1."""
     songs: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,7 +16,7 @@ from songkit.settings import GenerateSettings
 from songkit.singing import SongModel, check_requests, sing, song_seed
 from songkit.types import Codes
 
-__all__ = ["stream"]
+__all__ = ["stream", "wav_header", "wav_samples"]
 
 
 def stream(
@@ -83,6 +84,18 @@ def stream(
         yield _summed(tracks)
     if not some:
         yield _summed(decode_song(model.codec, songs.codes(0), own, voiceless=request.pure_music))
+
+
+def wav_header(sample_rate: int, channels: int) -> bytes:
+    """Returns the beginning of a 16-bit WAV of unknown length: it says the longest, and players read to the end."""
+    frame, longest = 2 * channels, 2**32 - 1
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, sample_rate, sample_rate * frame, frame, 16)
+    return struct.pack("<4sI4s", b"RIFF", longest, b"WAVE") + form + struct.pack("<4sI", b"data", longest)
+
+
+def wav_samples(audio: np.ndarray) -> bytes:
+    """Returns audio [C, T] as 16-bit samples; what is louder than full scale is cut off."""
+    return np.rint(audio.T * 32768).clip(-32768, 32767).astype("<i2").tobytes()
 
 
 def _summed(tracks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

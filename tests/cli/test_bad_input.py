@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
+import soundfile
 
 from songkit.cli import main
 
@@ -263,6 +265,45 @@ def test_standard_input_is_a_request(place: Path, monkeypatch: pytest.MonkeyPatc
 
     assert main(["generate", "-", "--out", "out", "--model", "model/model.yaml", "--tracks", "vocal"]) == 0
     assert sorted(os.listdir(place / "out/song")) == ["song.json", "song.png", "vocal.flac"]
+
+
+def test_a_streamed_song_is_a_wav_that_players_read_to_its_end(
+    place: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (place / "lyrics.txt").write_text(LYRICS)
+    model = ["--model", "model/model.yaml", "--seed", "3"]
+    assert main(["generate", "lyrics.txt", "--stream", "--tracks", "vocal", *model]) == 0
+    streamed = capfdbinary.readouterr().out
+    header, samples = streamed[:44], np.frombuffer(streamed[44:], "<i2")
+    assert (header[:4], header[8:16], header[36:40]) == (b"RIFF", b"WAVEfmt ", b"data")
+    assert header[4:8] == header[40:44] == b"\xff" * 4  # the length is not known
+    assert main(["generate", "lyrics.txt", "--out", "out", "--tracks", "vocal", *model]) == 0
+    written, rate = soundfile.read(place / "out" / "song" / "vocal.flac", dtype="int16", always_2d=True)
+    assert int.from_bytes(header[24:28], "little") == rate
+    assert np.array_equal(samples.reshape(written.shape), written)
+    assert sorted(os.listdir(place)) == ["lyrics.txt", "model", "out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--tracks", "vocal,mix"], "--stream writes one track"),
+        (["--json"], "--json"),
+        (["--out", "out"], "not allowed with"),
+    ],
+)
+def test_what_cannot_be_streamed_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    (place / "lyrics.txt").write_text(LYRICS)
+    try:
+        status = main(["generate", "lyrics.txt", "--stream", "--model", "model/model.yaml", *options])
+    except SystemExit as end:  # argparse
+        status = end.code
+    assert status == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert told.out == ""
 
 
 def test_json_output_tells_what_was_made(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from songkit.recipe import Recipe
     from songkit.request import SongRequest
     from songkit.settings import GenerateSettings
-    from songkit.singing import SungSong
+    from songkit.singing import SongModel, SungSong
 
 __all__ = ["add_arguments", "run"]
 
@@ -49,7 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lyrics with [section] lines, LRC, LeVo's JSON Lines, or a song.json to make again with the options it "
         "was made with; - is standard input",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="each song is written to DIR/<its id>")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", metavar="DIR", type=Path, help="each song is written to DIR/<its id>")
+    where.add_argument(
+        "--stream",
+        action="store_true",
+        help="write one song to standard output as WAV while it is sung, for a player such as `ffplay -`: the mix, "
+        "or the one of --tracks",
+    )
     parser.add_argument("--seed", metavar="N", type=int, help="same seed, same song (default 0)")
     parser.add_argument("--model", help=f"recipe of the model: a name or a .yaml file (default {DEFAULT_MODEL})")
     parser.add_argument("--batch", metavar="N", type=int, default=4, help="songs that are sung together (default 4)")
@@ -69,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
     tracks = None if args.tracks is None else _tracks(args.tracks)
     if not 1 <= args.batch <= 1024:
         raise RequestError(f"--batch is {args.batch}; expected 1 to 1024.")
-    check_folders(args.out, [request.id for request in requests])
+    if args.stream:
+        _check_stream(args, requests, tracks)
+    else:
+        check_folders(args.out, [request.id for request in requests])
     recipe = _load_model(args.model)
     settings = _settings(recipe, args)
 
@@ -81,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     model = SongModel.load(recipe)
+    if args.stream:
+        _stream(model, requests[0], (tracks or ["mix"])[0], args.seed or 0, settings)
+        return 0
     start, rows = time.perf_counter(), []
     with _Bar(model.frame_rate) as bar:
         songs = generate(
@@ -102,6 +115,38 @@ def run(args: argparse.Namespace) -> int:
         total = sum(row["seconds"] for row in rows)
         print(json.dumps({"songs": rows, "seconds": total, "wall_seconds": wall, "rtf": wall / total}, indent=2))
     return 0
+
+
+def _check_stream(args: argparse.Namespace, requests: list[SongRequest], tracks: list[str] | None) -> None:
+    problems = []
+    if len(requests) > 1:
+        problems.append(f"--stream sings one song; {args.request} has {len(requests)}. Give it one, or use --out.")
+    if tracks is not None and len(tracks) > 1:
+        problems.append(f"--stream writes one track; --tracks names {len(tracks)}. Name one, or use --out.")
+    if args.json:
+        problems.append("--stream writes audio to standard output, where --json would print. Use one of them.")
+    if sys.stdout.isatty():
+        problems.append(
+            "--stream writes audio to standard output: send it to a player or a file, as in `... | ffplay -`."
+        )
+    if problems:
+        raise RequestError("\n".join(problems))
+
+
+def _stream(model: SongModel, request: SongRequest, track: str, seed: int, settings: GenerateSettings) -> None:
+    """Writes a track as WAV of a length that is not known: players read such a file to its end."""
+    from songkit.streaming import stream, wav_header, wav_samples
+
+    if track not in model.tracks():
+        raise RequestError(f"the model makes {', '.join(model.tracks())}, not {track}. Choose one of them by --tracks.")
+    out, begun = sys.stdout.buffer, False
+    with _Bar(model.frame_rate) as bar:
+        for piece in stream(model, request, seed=seed, settings=settings, progress=bar.show):
+            if not begun:
+                out.write(wav_header(model.codec.sample_rate, piece[track].shape[0]))
+            begun = True
+            out.write(wav_samples(piece[track]))
+            out.flush()
 
 
 def _read(args: argparse.Namespace) -> list[SongRequest]:
@@ -190,7 +235,7 @@ class _Bar:
         self.frame_rate = frame_rate
         self.bar: Any = None
         self.stage: tuple[str, int] | None = None
-        self.started = 0.0
+        self.started, self.before = 0.0, 0
 
     def __enter__(self) -> _Bar:
         return self
@@ -205,7 +250,7 @@ class _Bar:
             return
         if self.stage != (progress.stage, progress.first):
             self._begin(progress)
-        speed = progress.frames / self.frame_rate / max(time.perf_counter() - self.started, 1e-6)
+        speed = (progress.frames - self.before) / self.frame_rate / max(time.perf_counter() - self.started, 1e-6)
         self.bar.n = progress.frames
         self.bar.set_postfix_str(f"{speed:.1f} × real time")
 
@@ -229,3 +274,4 @@ class _Bar:
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} frames, {postfix}",
         )
         self.stage, self.started = (progress.stage, progress.first), time.perf_counter()
+        self.before = progress.frames  # of a stage that goes on after another
