@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from songkit.components.configs import TransformerConfig
 from songkit.interfaces.backbone import Backbone, Cache
+from songkit.kernels import NativeTower, PackedLinear
 
 __all__ = ["Transformer", "build"]
 
@@ -25,12 +26,12 @@ def build(config: TransformerConfig) -> Transformer:
 
 @dataclass
 class _KeyValues:
-    """Keys and values of one song for every layer, [G, H, capacity, D / H], and which positions count."""
+    """Keys and values of one song, and which positions count."""
 
-    keys: list[Tensor]
-    values: list[Tensor]
-    bias: Tensor
-    """[G, 1, 1, capacity]: 0 where a position counts, minus infinity in the padding of the prefix."""
+    data: Tensor
+    """[layers, 2, G, H, capacity, D / H]: keys and values. Room for the whole song; only what is used is touched."""
+    first: Tensor
+    """int64 [G]: the first position that counts; before it stands the padding of the prefix."""
     positions: Tensor
     """int64 [G]: the position of each row's next step."""
     used: int
@@ -39,11 +40,15 @@ class _KeyValues:
 class Transformer(Backbone):
     """A stack of attention and gated feed-forward layers with a final norm."""
 
+    _turn: Tensor
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, self.width = config, config.dim
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-5)
+        self._native: NativeTower | None = None
+        self.register_buffer("_turn", torch.empty(0, 0), persistent=False)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 # Residual branches start small, so that depth does not raise the variance (GPT-2).
@@ -69,34 +74,71 @@ class Transformer(Backbone):
         """Runs the prefix [G, P, D] of one song; see `Backbone.start`."""
         rows, length, _ = x.shape
         heads, size = self.config.heads, self.config.dim // self.config.heads
-        empty = [x.new_zeros(rows, heads, length + capacity, size) for _ in range(2 * self.config.layers)]
-        bias = x.new_zeros(rows, 1, 1, length + capacity)
-        bias[..., :length].masked_fill_(~mask[:, None, None, :], float("-inf"))
-        cache = _KeyValues(empty[::2], empty[1::2], bias, mask.sum(1), length)
+        dtype = next((m.dtype for m in self.modules() if isinstance(m, PackedLinear)), x.dtype)
+        shape = (self.config.layers, 2, rows, heads, length + capacity, size)
+        cache = _KeyValues(x.new_empty(shape, dtype=dtype), length - mask.sum(1), mask.sum(1), length)
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         rotation = self._rotation(positions)
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         allowed = (causal & mask[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=x.device)
         full = x.new_zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, full, keep=(cache.keys[i], cache.values[i]))
+            x = layer(x, rotation, full, keep=cache.data[i])
         return self.norm(x), cache
 
     def step(self, x: Tensor, caches: Sequence[Cache | None]) -> Tensor:
         """Runs one step [N * G, D] of a block of songs; see `Backbone.step`."""
-        live = [(i, cache) for i, cache in enumerate(caches) if isinstance(cache, _KeyValues)]
         group = len(x) // len(caches)
+        live = [(i * group, cache) for i, cache in enumerate(caches) if isinstance(cache, _KeyValues)]
+        for _, cache in live:
+            if cache.used == cache.data.shape[4]:
+                raise IndexError(f"a song's cache is full after {cache.used} positions: start it with more capacity")
+        states = self._native_step(x, live) if self._is_native(x) else self._plain_step(x, live)
+        for _, cache in live:
+            cache.positions += 1
+            cache.used += 1
+        return states
+
+    def _is_native(self, x: Tensor) -> bool:
+        first = self.layers[0].get_submodule("qkv")
+        if not isinstance(first, PackedLinear) or first.way != "native" or x.device.type != "cpu":
+            return False
+        if self._native is None or self._native.address != first.packed.data_ptr():
+            fits = NativeTower.fits(list(self.layers))
+            self._native = NativeTower(list(self.layers), self.norm, self.config.heads) if fits else None
+        return self._native is not None
+
+    def _native_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
+        """The same as `_plain_step`, of the rows that there are."""
+        where, numbers, wide = [], [], False
+        for first, cache in live:
+            _, _, group, heads, capacity, size = cache.data.shape
+            wide, row = cache.data.dtype == torch.float32, heads * capacity * size * cache.data.element_size()
+            for g, (begin, position) in enumerate(zip(cache.first.tolist(), cache.positions.tolist(), strict=True)):
+                where.append([cache.data.data_ptr() + g * row, group, capacity, begin, cache.used, position])
+                numbers.append(first + g)
+        states = torch.zeros_like(x)
+        if where:
+            assert self._native is not None
+            turn = self._turns(1 + max(row[-1] for row in where))
+            states[numbers] = self._native(x[numbers].float(), where, turn, wide=wide).to(x.dtype)
+        return states
+
+    def _turns(self, positions: int) -> Tensor:
+        """Cosines, then sines, [>= positions, D / H], kept for later steps."""
+        if len(self._turn) < positions:
+            self._turn = torch.cat(self._rotation(torch.arange(2 * positions)[None]), -1)[0, 0].contiguous()
+        return self._turn
+
+    def _plain_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
         positions = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
-        for i, cache in live:
-            positions[i * group : (i + 1) * group, 0] = cache.positions
+        for first, cache in live:
+            positions[first : first + len(cache.positions), 0] = cache.positions
         rotation = self._rotation(positions)
         h = x[:, None]
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, _Layer)
-            h = layer.step(h, rotation, [(i * group, (i + 1) * group, cache) for i, cache in live], index)
-        for _, cache in live:
-            cache.positions += 1
-            cache.used += 1
+            h = layer.step(h, rotation, live, index)
         return self.norm(h)[:, 0]
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,24 +165,26 @@ class _Layer(nn.Module):
         x: Tensor,
         rotation: tuple[Tensor, Tensor],
         bias: Tensor,
-        keep: tuple[Tensor, Tensor] | None = None,
+        keep: Tensor | None = None,
     ) -> Tensor:
         q, k, v = self._project(x, rotation)
         if keep is not None:
-            keep[0][:, :, : k.shape[2]], keep[1][:, :, : v.shape[2]] = k, v
+            keep[0, :, :, : k.shape[2]], keep[1, :, :, : v.shape[2]] = k, v
         return self._rest(x, _attend(q, k, v, bias).transpose(1, 2).flatten(2))
 
     def step(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], live: list[tuple[int, int, _KeyValues]], index: int
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], live: Sequence[tuple[int, _KeyValues]], index: int
     ) -> Tensor:
         q, k, v = self._project(x, rotation)
         out = torch.zeros_like(x)
-        for first, last, cache in live:
-            used = cache.used + 1
-            keys, values = cache.keys[index], cache.values[index]
-            keys[:, :, cache.used], values[:, :, cache.used] = k[first:last, :, 0], v[first:last, :, 0]
-            scores = q[first:last] @ keys[:, :, :used].transpose(-1, -2) + cache.bias[..., :used]
-            out[first:last] = (torch.softmax(scores, -1) @ values[:, :, :used]).transpose(1, 2).flatten(2)
+        for row, cache in live:
+            rows, used = slice(row, row + len(cache.positions)), cache.used + 1
+            keys, values = cache.data[index, 0], cache.data[index, 1]
+            keys[:, :, cache.used], values[:, :, cache.used] = k[rows, :, 0], v[rows, :, 0]
+            scores = q[rows].to(keys.dtype) @ keys[:, :, :used].transpose(-1, -2)
+            padding = torch.arange(used, device=x.device) < cache.first[:, None, None, None]
+            weights = torch.softmax(scores.float().masked_fill(padding, float("-inf")), -1).to(values.dtype)
+            out[rows] = (weights @ values[:, :, :used]).transpose(1, 2).flatten(2)
         return self._rest(x, out)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,213 @@
+"""Packed linear layers and the native decoding step, held to plain torch."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from songkit.components.configs import TransformerConfig
+from songkit.components.transformer import Transformer
+from songkit.kernels import PackedLinear, library, linear_rows, native, pack
+from songkit.kernels.linear import BLOCK, FEW
+
+WAYS = ("native", "onednn", "plain")
+CLOSE = {"fp32": 1e-5, "bf16": 6e-3, "int8": 1.2e-2}
+"""Largest error as a share of what is summed: rounding of weights and inputs at 24, 8 and 8 bits."""
+
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    if library() is None:
+        pytest.skip("no C++ compiler: the native kernels cannot be tested here")
+
+
+def error(ours: torch.Tensor, truth: torch.Tensor) -> float:
+    return float((ours - truth).norm() / truth.norm())
+
+
+def layer(inputs: int = 36, outputs: int = 50, *, bias: bool = False) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("precision", CLOSE)
+@given(rows=st.integers(1, 20), inputs=st.integers(1, 20), outputs=st.integers(1, 70), bias=st.booleans())
+def test_packed_layers_agree_with_the_layer(way, precision, rows, inputs, outputs, bias):
+    plain = layer(4 * inputs, outputs, bias=bias)
+    x = torch.randn(rows, 4 * inputs)
+    largest = x.abs().sum(1, keepdim=True) * plain.weight.abs().amax(1) + (plain.bias.abs() if bias else 0)
+    wrong = (PackedLinear(plain, precision, way)(x) - plain(x)).abs()
+    assert bool((wrong <= CLOSE[precision] * largest).all())
+
+
+@pytest.mark.parametrize("precision", CLOSE)
+def test_all_ways_multiply_the_same_weights(precision):
+    x = torch.eye(36)  # exact in every precision: what comes out is the weights
+    native_way, *others = (PackedLinear(layer(), precision, way) for way in WAYS)
+    for other in others:
+        torch.testing.assert_close(native_way(x), other(x), rtol=4e-3 if precision == "int8" else 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("precision", CLOSE)
+def test_a_row_does_not_depend_on_the_rows_beside_it(way, precision):
+    packed = PackedLinear(layer(768, 100), precision, way)
+    x = torch.randn(2 * BLOCK + 3, 768)
+    alone = torch.cat([packed(row[None]) for row in x])
+    for count in range(1, len(x) + 1):
+        assert torch.equal(packed(x[:count]), alone[:count])
+
+
+@pytest.mark.parametrize("precision", CLOSE)
+def test_many_rows_are_multiplied_as_few_are(precision):
+    packed = PackedLinear(layer(), precision)
+    x = torch.randn(FEW + 1, 36)
+    assert error(packed(x)[:FEW], packed(x[:FEW])) < 5e-3
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rows", [slice(0, 50), slice(3, 33), slice(17, 50), slice(16, 17)])
+def test_some_outputs_are_those_of_the_whole(way, rows):
+    packed, x = PackedLinear(layer(bias=True), "bf16", way), torch.randn(2, 3, 36)
+    torch.testing.assert_close(linear_rows(packed, x, rows), packed(x)[..., rows])
+    plain = layer()
+    torch.testing.assert_close(linear_rows(plain, x, rows), plain(x)[..., rows])
+
+
+def test_layers_that_cannot_be_packed_stay():
+    module = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4), nn.RMSNorm(4))
+    pack(module, "fp32")
+    assert [type(one) for one in module] == [nn.Linear, PackedLinear, nn.RMSNorm]
+
+
+# --- towers ----------------------------------------------------------------------------------------------------
+
+
+def tower(**options: int) -> Transformer:
+    torch.manual_seed(0)
+    made = Transformer(TransformerConfig(**{"dim": 48, "layers": 2, "heads": 3, "feed_forward": 100, **options}))
+    for parameter in made.parameters():
+        parameter.data *= 3 if parameter.dim() == 2 else 1
+    return made.eval().requires_grad_(False)
+
+
+def decode(model: Transformer, lengths: list[int], steps: int = 6, *, empty: int = 0) -> torch.Tensor:
+    """States [songs, steps, G, D] of songs with prefixes of different lengths, two guidance rows each."""
+    generator = torch.Generator().manual_seed(1)
+    caches, inputs = [], []
+    for length in lengths:
+        mask = torch.ones(2, length, dtype=torch.bool)
+        mask[1, : length // 2] = False
+        caches.append(model.start(torch.randn(2, length, 48, generator=generator), mask, steps)[1])
+        inputs.append(torch.randn(steps, 2, 48, generator=generator))
+    caches += [None] * empty
+    rows = [torch.cat([*(x[s] for x in inputs), torch.zeros(2 * empty, 48)]) for s in range(steps)]
+    states = torch.stack([model.step(x, caches) for x in rows], 1)
+    return states.unflatten(0, (-1, 2)).transpose(1, 2)[: len(lengths)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("precision", CLOSE)
+def test_a_packed_tower_steps_as_the_plain_one(way, precision):
+    packed = copy.deepcopy(plain := tower())
+    pack(packed, precision, way)
+    assert error(decode(packed, [5, 9]), decode(plain, [5, 9])) < 2 * CLOSE[precision]
+
+
+@pytest.mark.parametrize("precision", CLOSE)
+def test_a_song_does_not_depend_on_its_company(precision):
+    pack(packed := tower(), precision)
+    together = decode(packed, [5, 9, 7])
+    assert torch.equal(decode(packed, [5])[0], together[0])
+    assert torch.equal(decode(packed, [5], empty=7)[0], together[0])
+
+
+def test_a_copy_of_a_tower_keeps_stepping_when_the_first_is_gone():
+    pack(packed := tower(), "bf16")
+    expected = decode(packed, [5])
+    other = copy.deepcopy(packed)
+    for layer_ in packed.modules():
+        if isinstance(layer_, PackedLinear):
+            layer_.packed.zero_()
+    assert torch.equal(decode(other, [5]), expected)
+
+
+def test_positions_before_the_prefix_are_not_attended():
+    pack(packed := tower(), "fp32")
+    x, mask = torch.randn(2, 8, 48), torch.ones(2, 8, dtype=torch.bool)
+    mask[:, :3] = False
+    step = torch.randn(2, 48)
+    _, padded = packed.start(x, mask, 1)
+    _, bare = packed.start(x[:, 3:], mask[:, 3:], 1)
+    torch.testing.assert_close(packed.step(step, [padded]), packed.step(step, [bare]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_full_cache_is_an_error(packed):
+    model = tower()
+    if packed:
+        pack(model, "bf16")
+    _, cache = model.start(torch.randn(2, 3, 48), torch.ones(2, 3, dtype=torch.bool), 1)
+    model.step(torch.randn(2, 48), [cache])
+    with pytest.raises(IndexError, match="full after 4 positions"):
+        model.step(torch.randn(2, 48), [cache])
+
+
+# --- the library -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _fresh():
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_compiler_that_fails_is_told_once_and_decoding_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    with pytest.warns(UserWarning, match="without its native kernels.*false could not compile"):
+        assert library() is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        packed, x = PackedLinear(layer(), "bf16"), torch.randn(2, 36)
+        assert packed.way in ("onednn", "plain")
+        assert error(packed(x), layer()(x)) < CLOSE["bf16"]
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_the_library_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("SONGKIT_NATIVE", "0")
+    assert library() is None
+    assert PackedLinear(layer(), "bf16").way != "native"
+
+
+def test_the_library_is_compiled_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = native.compile_library()
+    made = first.stat().st_mtime_ns
+    assert native.compile_library() == first
+    assert first.stat().st_mtime_ns == made
+    assert list(first.parent.iterdir()) == [first]
+
+
+def test_the_library_computes_the_same_without_special_instructions(monkeypatch, tmp_path):
+    """Built for a processor without bfloat16 and dot products of bytes, as most laptops are."""
+    x, packed = torch.randn(3, 36), [PackedLinear(layer(), precision, "native") for precision in CLOSE]
+    expected = [one(x) for one in packed]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "_FLAGS", tuple("-Wno-psabi" if "march" in flag else flag for flag in native._FLAGS))
+    library.cache_clear()
+    try:
+        for one, way in zip(packed, expected, strict=True):
+            torch.testing.assert_close(one(x), way, rtol=0, atol=2e-6)
+    finally:
+        library.cache_clear()
