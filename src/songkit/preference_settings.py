@@ -1,11 +1,12 @@
-"""The sections of a recipe that say which preferences are mined. No component reads them."""
+"""The sections of a recipe that say which preferences are mined and how models are merged. No component reads them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Literal
 
-__all__ = ["MineSettings", "StrategySettings"]
+__all__ = ["MergeSettings", "MergedModel", "MineSettings", "StrategySettings", "SweepSettings"]
 
 
 @dataclass(kw_only=True)
@@ -83,7 +84,7 @@ class MineSettings:
     workers: int = 1
     """Processes that sing and judge."""
     strategies: dict[str, StrategySettings] = field(default_factory=dict)
-    """By name: which pairs to make."""
+    """By name: which pairs to make; without any, songs are sung and judged only."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
@@ -92,8 +93,89 @@ class MineSettings:
             for name, least in (("start", 0), ("limit", 1), ("max_sections", 1), ("batch", 1), ("workers", 1))
             if (value := getattr(self, name)) is not None and value < least
         ]
-        if self.candidates < 2:
-            problems.append(f"candidates is {self.candidates}; expected at least 2, of which one can be the better")
+        least = 2 if self.strategies else 1
+        if self.candidates < least:
+            problems.append(f"candidates is {self.candidates}; expected at least {least}, for a pair at least 2")
         for name, strategy in self.strategies.items():
             problems += [f"strategies.{name}: {problem}" for problem in strategy.validate()]
         return problems
+
+
+@dataclass(kw_only=True)
+class MergedModel:
+    """One of the models that are merged."""
+
+    run: str = field(metadata={"path": True})
+    """Folder of a training, with `weights`."""
+    coefficient: float | None = None
+    """Its share; null takes an equal part of what the others leave of 1."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = [] if self.run else ["run is empty: name the folder of a training"]
+        if self.coefficient is not None and not isfinite(self.coefficient):
+            problems.append(f"coefficient is {self.coefficient}; expected a number")
+        return problems
+
+
+@dataclass(kw_only=True)
+class SweepSettings:
+    """Points on the line between two of the models, each sung and judged as `mine` says."""
+
+    between: tuple[str, str] = ("", "")
+    """Names of the two models, which share what the others leave of 1; empty is no sweep."""
+    points: int = 5
+    """How many, both ends among them."""
+    scores: tuple[str, str] = ("", "")
+    """The two scores whose trade-off is drawn: `METRIC.VALUE`, or `reward.ASPECT`."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        if not any(self.between):
+            return []
+        problems = []
+        if self.points < 2:
+            problems.append(f"points is {self.points}; expected at least 2, the ends")
+        if not all(all(score.partition(".")) for score in self.scores):
+            problems.append(
+                f"scores are {list(self.scores)}; expected two such as phoneme-errors.per, reward.musicality"
+            )
+        return problems
+
+
+@dataclass(kw_only=True)
+class MergeSettings:
+    """What `songkit merge` interpolates."""
+
+    models: dict[str, MergedModel] = field(default_factory=dict)
+    """By name: the models; their coefficients add up to 1."""
+    roles: tuple[str, ...] = ()
+    """Which weights are merged, such as `planner`; all that the models have when empty."""
+    weights_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """Storage type of the merged weights."""
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    """Other points to judge."""
+
+    def coefficients(self) -> dict[str, float]:
+        """Returns the share of each model."""
+        given = {name: model.coefficient for name, model in self.models.items() if model.coefficient is not None}
+        left = (1 - sum(given.values())) / max(1, len(self.models) - len(given))
+        return {name: given.get(name, left) for name in self.models}
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = [f"models.{name}: {problem}" for name, model in self.models.items() for problem in model.validate()]
+        total = sum(self.coefficients().values())
+        if self.models and not problems and abs(total - 1) > 1e-6:
+            problems.append(
+                f"models: their coefficients add up to {total:g}; expected 1. To add a difference to a base, name the "
+                "base as a model too: its share is what the others leave of 1"
+            )
+        if len(self.models) == 1:
+            problems.append("models: there is only one; expected at least two to merge")
+        unknown = [name for name in self.sweep.between if name and name not in self.models]
+        if unknown:
+            problems.append(
+                f"sweep.between names {', '.join(unknown)}; the models are {', '.join(self.models) or 'none'}"
+            )
+        return problems + [f"sweep: {problem}" for problem in self.sweep.validate()]
