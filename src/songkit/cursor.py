@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from songkit.interfaces.planner import Sampling
 from songkit.sampling import draw_rows
+from songkit.types import TokenScores
 
-__all__ = ["AGES", "NOISE_STREAM", "Walk", "age_class", "draw_moves", "frame_ages", "move_loss"]
+__all__ = ["AGES", "NOISE_STREAM", "Walk", "age_class", "draw_moves", "frame_ages", "move_loss", "move_scores"]
 
 AGES = 64
 """Classes of how long a cursor has stood still."""
@@ -77,6 +78,16 @@ def move_loss(logits: Tensor, cursor: Tensor, lengths: Tensor) -> Tensor:
     moves = (cursor[:, 1:] - cursor[:, :-1]).clamp(0, logits.shape[2] - 1)
     inside = torch.arange(moves.shape[1], device=moves.device) + 1 < lengths[:, None]
     return functional.cross_entropy(logits.float().transpose(1, 2), moves.masked_fill(~inside, -100))
+
+
+def move_scores(logits: Tensor, cursor: Tensor, lengths: Tensor) -> TokenScores:
+    """How likely a cursor's moves are; as `move_loss`, with one stream `cursor` and a place for each of F frames."""
+    moves = (cursor[:, 1:] - cursor[:, :-1]).clamp(0, logits.shape[2] - 1)
+    counted = torch.arange(moves.shape[1], device=moves.device) + 1 < lengths[:, None]
+    nats = torch.log_softmax(logits.float(), -1)
+    found = nats.gather(2, moves[:, :, None])[..., 0]
+    likeliest = (found >= nats.amax(2)) & counted
+    return TokenScores(found.where(counted, 0.0)[:, None], counted[:, None], likeliest[:, None], ("cursor",))
 
 
 def frame_ages(cursor: Tensor) -> Tensor:

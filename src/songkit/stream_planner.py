@@ -8,18 +8,21 @@ follow the lyrics by a cursor (`songkit.cursor`), and may learn to predict token
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from songkit._drawn_song import END, NO_FRAME, StreamDrawing, collect
-from songkit.cursor import AGES, age_class, frame_ages, move_loss
+from songkit.cursor import AGES, age_class, frame_ages, move_loss, move_scores
 from songkit.decoding import Stage, run
 from songkit.errors import LayoutError
 from songkit.interfaces import Backbone, Planner, Sampling, Tokenizer
+from songkit.kernels import linear_rows
 from songkit.patterns import Pattern
 from songkit.types import Codes, Conditions, Plan, TokenLayout
+from songkit.vocabulary import beside, placed
 
 __all__ = ["StreamPlanner", "start_alike"]
 
@@ -110,6 +113,22 @@ class StreamPlanner(Planner):
         Raises:
             LayoutError: If the planner follows lyrics and the conditions have no cursor.
         """
+        plan, predicting, _ = self._taught(codes, conditions)
+        logits = torch.stack([self._widened(k, self.logits(k, x)) for k, x in enumerate(predicting)], 1)
+        return replace(plan, logits=logits)
+
+    def score(self, codes: Codes, conditions: Conditions) -> Plan:
+        """Runs teacher-forced without the logits of all ids at once; a cursor's moves are a stream of their own."""
+        plan, predicting, moves = self._taught(codes, conditions)
+        tables = [self.head.weight[self._rows(k)] for k in range(len(predicting))]
+        scores = placed(predicting, tables, plan.codes)
+        if moves is not None:
+            assert conditions.cursor is not None
+            scores = beside(scores, move_scores(moves, conditions.cursor, plan.codes.lengths))
+        return replace(plan, scores=scores)
+
+    def _taught(self, codes: Codes, conditions: Conditions) -> tuple[Plan, list[Tensor], Tensor | None]:
+        """Returns a plan without logits, the states [B, F + 1, D] before each stream's ids, and the moves' logits."""
         own = codes.arrange(self.layout)
         frames, stride = own.ids.shape[2], self.pattern.stride
         beyond = torch.arange(frames, device=own.ids.device) >= own.lengths[:, None, None]
@@ -120,7 +139,7 @@ class StreamPlanner(Planner):
             songs = own.ended.nonzero()[:, 0]
             steps[songs, self.pattern.lead, 1 + stride * own.lengths[songs]] = END
         x = self.embed_steps(steps)
-        losses = {}
+        losses, moves = {}, None
         if self.cursor_steps:
             cursor, tape = conditions.cursor, conditions.tape
             if cursor is None or tape is None:
@@ -136,8 +155,7 @@ class StreamPlanner(Planner):
             losses["cursor"] = self._cursor_weight * move_loss(moves, conditions.cursor, own.lengths)
         predicting = [states[:, offset::stride][:, : frames + 1] for offset in self.pattern.offsets]
         losses |= self._beside_losses(predicting, codes)
-        logits = torch.stack([self._widened(k, self.logits(k, x)) for k, x in enumerate(predicting)], 1)
-        return Plan(own, hidden, mask, logits=logits, cursor=conditions.cursor, losses=losses)
+        return Plan(own, hidden, mask, cursor=conditions.cursor, losses=losses), predicting, moves
 
     @torch.no_grad()
     def generate(
@@ -178,7 +196,7 @@ class StreamPlanner(Planner):
 
     def logits(self, stream: int, states: Tensor) -> Tensor:
         """Returns the logits [..., V + 1] of a stream, of the states [..., D] before its steps."""
-        return functional.linear(states, self.head.weight[self._rows(stream)])
+        return linear_rows(self.head, states, self._rows(stream))
 
     def _rows(self, stream: int) -> slice:
         return slice(self._starts[stream], self._starts[stream] + self._sizes[stream] + 1)

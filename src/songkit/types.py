@@ -43,6 +43,7 @@ __all__ = [
     "Span",
     "Stream",
     "TokenLayout",
+    "TokenScores",
     "Track",
 ]
 
@@ -309,6 +310,30 @@ class Conditions:
 
 
 @dataclass
+class TokenScores:
+    """How likely a model finds what was drawn, given what comes before it, stream by stream."""
+
+    log_probabilities: Tensor
+    """float32 [B, K, F], in nats; 0 where nothing counts. Models that end songs have a frame more for the end."""
+    counted: Tensor
+    """bool [B, K, F]: frames of a song, and its end where it is told."""
+    likeliest: Tensor
+    """bool [B, K, F]: whether nothing was more likely; false where nothing counts."""
+    streams: tuple[str, ...]
+    """K names: `mix.0` for ids, `cursor` for moves along the lyrics."""
+
+    @property
+    def sums(self) -> Tensor:
+        """Log-probabilities of whole streams, [B, K]."""
+        return self.log_probabilities.sum(2)
+
+    @property
+    def tokens(self) -> Tensor:
+        """How many were summed, int64 [B, K]."""
+        return self.counted.sum(2)
+
+
+@dataclass
 class Plan:
     """What a planner hands to a refiner, on pattern steps."""
 
@@ -328,5 +353,7 @@ class Plan:
     """int64 [B, F]: where in the lyrics each frame is, for planners that follow them."""
     finished: Tensor | None = None
     """bool [B]: whether a song ended by itself, in generation."""
+    scores: TokenScores | None = None
+    """How likely the ids are, where that was asked for instead of logits."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Auxiliary losses of a teacher-forced pass, each a scalar, with the planner's own weights applied."""

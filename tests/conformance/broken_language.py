@@ -48,6 +48,15 @@ class _CountsPadding(_Taught):
         return codes, dataclasses.replace(conditions, mask=torch.ones_like(conditions.mask))
 
 
+class _ScoresBackwards(_Taught):
+    def score(self, *given):
+        plan = super().score(*given)
+        found = plan.scores
+        return dataclasses.replace(
+            plan, scores=dataclasses.replace(found, log_probabilities=found.log_probabilities.flip(2))
+        )
+
+
 class _LearnsBackwards(_Taught):
     def found(self, plan):
         return dataclasses.replace(plan, logits=plan.logits.flip(-1))
@@ -100,6 +109,7 @@ FAULTS = {
     _SeesItself: ("causal", "generated", "padding"),
     _CountsPadding: ("padding",),
     _LearnsBackwards: ("generated",),
+    _ScoresBackwards: ("scores",),
     _Deaf: ("conditioned", "guidance"),
     _AlwaysGuided: ("guidance",),
     _SeedsByPlace: ("own-codes",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -12,6 +12,7 @@ from songkit.interfaces.drawing import PlanDrawing
 from songkit.interfaces.tokenizer import Tokenizer
 from songkit.patterns import Pattern, parallel
 from songkit.types import Codes, Conditions, Plan, TokenLayout
+from songkit.vocabulary import logit_scores
 
 __all__ = ["Planner", "Sampling"]
 
@@ -65,6 +66,17 @@ class Planner(nn.Module, ABC):
             A plan whose codes are of this layout, in its order, with logits [B, K, F + 1, V + 1]: the last frame and
             the last id are for the end of song.
         """
+
+    def score(self, codes: Codes, conditions: Conditions) -> Plan:
+        """Runs teacher-forced and says how likely every id is, as training needs it: `Plan.scores` and no logits.
+
+        By default of the logits; planners with many ids save their memory. What else a planner draws, such as the
+        moves of a cursor, has streams of its own behind those of the layout. `codes.ended` says which songs end.
+        """
+        plan = self(codes, conditions)
+        assert plan.logits is not None
+        ended = replace(plan.codes, ended=codes.ended)
+        return replace(plan, logits=None, scores=logit_scores(plan.logits, ended))
 
     @abstractmethod
     def generate(

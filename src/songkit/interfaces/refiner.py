@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from songkit.interfaces.planner import Sampling
 from songkit.interfaces.tokenizer import Tokenizer
 from songkit.patterns import Pattern, parallel
 from songkit.types import Codes, Conditions, Plan, TokenLayout
+from songkit.vocabulary import logit_scores
 
 __all__ = ["TrackRefiner"]
 
@@ -41,6 +43,13 @@ class TrackRefiner(nn.Module, ABC):
 
         A refiner whose streams end by themselves gives logits [B, K, F + 1, V + 1], as planners do.
         """
+
+    def score(self, plan: Plan, codes: Codes, conditions: Conditions) -> Plan:
+        """Runs teacher-forced and says how likely every id is: `Plan.scores` and no logits; see `Planner.score`."""
+        refined = self(plan, codes, conditions)
+        assert refined.logits is not None
+        ended = replace(refined.codes, ended=codes.ended)
+        return replace(refined, logits=None, scores=logit_scores(refined.logits, ended))
 
     @abstractmethod
     def generate(

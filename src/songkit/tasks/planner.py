@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from songkit.components.configs import TrainPlannerConfig
 from songkit.interfaces import Planner, Tokenizer
@@ -40,20 +39,13 @@ class TrainPlanner(SongTask):
     def losses(self, batch: SongBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy in nats per token; the token after the last frame of a whole song is the end of song."""
         conditions = self.conditions(batch, generator)
-        plan = self.planner(replace(batch.codes.arrange(self._read), ended=batch.complete), conditions)
-        assert plan.logits is not None
-        codes, logits = plan.codes, plan.logits.float()  # [B, K, F + 1, V + 1]
-        frames = torch.arange(logits.shape[2], device=logits.device)
-        targets = functional.pad(codes.ids, (0, 1))
-        targets = targets.masked_fill(frames >= codes.lengths[:, None, None], -100)
-        ends = (frames == codes.lengths[:, None, None]) & batch.complete[:, None, None]
-        targets = targets.masked_fill(ends, logits.shape[-1] - 1)
-        nats = functional.cross_entropy(logits.flatten(0, 2), targets.flatten())
-        known = targets >= 0
-        accuracy = ((logits.argmax(-1) == targets) & known).sum() / known.sum()
-        losses = {"tokens": nats, "_accuracy": accuracy, **plan.losses}
-        if len(codes.layout) > 1:
-            for k, stream in enumerate(codes.layout.streams):
-                own = functional.cross_entropy(logits[:, k].flatten(0, 1), targets[:, k].flatten())
-                losses[f"_{stream.track}.{stream.level}"] = own.detach()
+        plan = self.planner.score(replace(batch.codes.arrange(self._read), ended=batch.complete), conditions)
+        assert plan.scores is not None
+        layout, found = plan.codes.layout, plan.scores
+        nats, counted = -found.log_probabilities[:, : len(layout)], found.counted[:, : len(layout)]
+        accuracy = found.likeliest[:, : len(layout)].sum() / counted.sum()
+        losses = {"tokens": nats.sum() / counted.sum(), "_accuracy": accuracy, **plan.losses}
+        if len(layout) > 1:
+            for k, name in enumerate(found.streams[: len(layout)]):
+                losses[f"_{name}"] = nats[:, k].detach().sum() / counted[:, k].sum()
         return losses

@@ -60,22 +60,14 @@ class TrainRefiner(SongTask):
         with torch.no_grad():
             plan = self.planner(mixed, self.conditions(batch, generator))
         generator.set_state(state)
-        refined = self.refiner(plan, batch.codes, self.conditions(batch, generator, side="refiner"))
-        assert refined.logits is not None
-        codes = refined.codes
-        logits = refined.logits.float()  # [B, K, F, V], or [B, K, F + 1, V + 1] where tracks tell their end
-        frames = torch.arange(logits.shape[2], device=logits.device)
-        known = (frames < codes.lengths[:, None])[:, None]
-        targets = functional.pad(codes.ids, (0, len(frames) - codes.ids.shape[2])).masked_fill(~known, -100)
-        if len(frames) > codes.ids.shape[2]:
-            ends = (frames == codes.lengths[:, None]) & batch.complete[:, None]
-            targets = targets.masked_fill(ends[:, None], logits.shape[-1] - 1)
+        whole = replace(batch.codes, ended=batch.complete)
+        found = self.refiner.score(plan, whole, self.conditions(batch, generator, side="refiner")).scores
+        assert found is not None
         losses = {}
-        for k, stream in enumerate(codes.layout.streams):
-            name = f"{stream.track}.{stream.level}"
-            losses[name] = functional.cross_entropy(logits[:, k].flatten(0, 1), targets[:, k].flatten())
-            right = (logits[:, k].argmax(-1) == targets[:, k]) & known[:, 0]
-            losses[f"_accuracy_{name}"] = right.sum() / known.sum()
+        for k, name in enumerate(found.streams):
+            tokens = found.counted[:, k].sum()
+            losses[name] = -found.log_probabilities[:, k].sum() / tokens
+            losses[f"_accuracy_{name}"] = found.likeliest[:, k].sum() / tokens
         return losses
 
     def _degrade(self, codes: Codes, generator: torch.Generator) -> Codes:

@@ -22,6 +22,7 @@ from songkit.patterns import delayed
 from songkit.sampling import draw_rows, guide, penalise_rows
 from songkit.stream_planner import start_alike
 from songkit.types import Codes, Conditions, Plan, Stream, TokenLayout
+from songkit.vocabulary import placed
 from songkit_levo2.configs import TrackLMConfig
 
 __all__ = ["TrackLM", "build"]
@@ -64,6 +65,17 @@ class TrackLM(TrackRefiner):
 
     def forward(self, plan: Plan, codes: Codes, conditions: Conditions) -> Plan:
         """Runs teacher-forced; `logits` [B, 2, F, V] of vocal and accompaniment, [B, 2, F + 1, V + 1] with `ends`."""
+        refined, states = self._taught(plan, codes, conditions)
+        return replace(refined, logits=torch.stack([head(states) for head in self.heads], 1))
+
+    def score(self, plan: Plan, codes: Codes, conditions: Conditions) -> Plan:
+        """Runs teacher-forced without the logits of all ids at once; see `TrackRefiner.score`."""
+        refined, states = self._taught(plan, codes, conditions)
+        own = replace(refined.codes, ended=codes.ended)
+        return replace(refined, scores=placed([states] * len(self.heads), list(self.heads.parameters()), own))
+
+    def _taught(self, plan: Plan, codes: Codes, conditions: Conditions) -> tuple[Plan, Tensor]:
+        """Returns a plan without logits, and the states [B, F, D] that predict frames, and the end with `ends`."""
         delay, prefix = self.config.delay, conditions.prefix.shape[1]
         ids = codes.select(_TRACKS).ids
         steps = delayed([delay] * 2).apply(ids, self.empty)  # [B, 2, S]
@@ -79,8 +91,7 @@ class TrackLM(TrackRefiner):
         hidden = self.tower(self.bridge(torch.cat([x, source.to(x.dtype)], -1)), mask)
         # The state at step s predicts step s + 1: frame s - delay.
         states = hidden[:, prefix + delay :][:, : ids.shape[2] + self.config.ends]
-        logits = torch.stack([head(states) for head in self.heads], 1)
-        return Plan(codes.select(_TRACKS), hidden, mask, logits=logits)
+        return Plan(codes.select(_TRACKS), hidden, mask), states
 
     @torch.no_grad()
     def generate(

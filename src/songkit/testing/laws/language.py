@@ -12,6 +12,7 @@ from songkit.testing.checks import law, require
 from songkit.testing.subject import Subject
 from songkit.testing.towers import GREEDY, HOT, PLAIN, Given, Tower
 from songkit.types import Codes, Stream
+from songkit.vocabulary import logit_scores
 
 __all__: list[str] = []
 
@@ -46,6 +47,31 @@ def shapes(subject: Subject) -> None:
         require(steps >= needed, f"there are states of {steps} steps; {frames} frames have {needed} in its pattern")
     for name, value in plan.losses.items():
         require(value.numel() == 1 and bool(torch.isfinite(value)), f"the loss {name} is {value}")
+
+
+@law("scores", *BOTH)
+def scores(subject: Subject) -> None:
+    """`score` says of every id and of the end of song what the logits say, and counts nothing else of the layout."""
+    tower = Tower(subject)
+    given, codes = tower.given(), samples.codes(tower.layout)
+    codes.ended = torch.tensor([True, False])
+    logits = tower.teach(codes, given).logits
+    assert logits is not None
+    with torch.no_grad():
+        built = tower.built
+        plan = built.score(codes, given.conditions) if tower.plans else built.score(given.plan, codes, given.conditions)
+    found, wanted = plan.scores, logit_scores(logits, codes)
+    require(found is not None, "score gives a plan without scores")
+    streams = len(tower.layout)
+    told = f"the streams are {', '.join(found.streams)}; the layout's come first: {', '.join(wanted.streams)}"
+    require(found.streams[:streams] == wanted.streams, told)
+    require(bool(torch.isfinite(found.log_probabilities).all()), "some log-probabilities are not finite")
+    frames = wanted.counted.shape[2]
+    require(torch.equal(found.counted[:, :streams, :frames], wanted.counted), "it counts other frames than those sung")
+    off = float((found.log_probabilities[:, :streams, :frames] - wanted.log_probabilities).abs().max())
+    require(
+        off < CLOSE * (1 + float(logits.abs().max())), f"log-probabilities differ from the logits' by {off:.2g} nats"
+    )
 
 
 @law("causal", *BOTH)
