@@ -21,6 +21,7 @@ from songkit.build import build_roles
 from songkit.errors import AudioError, RecipeError, RequestError
 from songkit.fit import check_decodes
 from songkit.interfaces import Codec, Conditioner, Planner, TrackRefiner
+from songkit.kernels import Precision, pack
 from songkit.progress import Clock, Progress, Reporter
 from songkit.recipe import Recipe
 from songkit.request import SongRequest
@@ -45,8 +46,13 @@ class SongModel:
     """Where it was loaded from; goes into song.json."""
 
     @classmethod
-    def load(cls, recipe: Recipe) -> SongModel:
+    def load(cls, recipe: Recipe, *, precision: Precision | None = None) -> SongModel:
         """Builds the model of a recipe, with its weights.
+
+        Args:
+            recipe: With conditioner, planner and codec.
+            precision: Of the weights of planner and refiner, which are packed for decoding and cannot be trained any
+                more; by default what the recipe's `generate.precision` says.
 
         Raises:
             RecipeError: If the recipe lacks conditioner, planner or codec.
@@ -64,6 +70,8 @@ class SongModel:
         for module in built.values():
             module.eval().requires_grad_(False)
         check_decodes(built["codec"], built["planner"], built.get("refiner"))
+        for role in {"planner", "refiner"} & set(built):
+            pack(built[role], precision or recipe.generate.precision)
         return cls(**{"refiner": None, **built}, recipe=recipe)
 
     @property

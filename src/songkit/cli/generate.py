@@ -36,9 +36,12 @@ _SETTINGS: dict[str, tuple[type, str]] = {
     "max_seconds": (float, "where a song that does not end by itself is cut"),
     "min_seconds": (float, "before which a song does not end by itself"),
     "prompt_seconds": (float, "how much of an audio prompt is used"),
+    "precision": (str, "of the weights while decoding: fp32, bf16 or int8; the latter are faster for large models"),
     "threads": (int, "CPU threads"),
 }
 """The options that override the model's own `generate` settings."""
+
+_METAVARS = {int: "N", float: "X", str: "KIND"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
     for name, (kind, text) in _SETTINGS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", metavar="N" if kind is int else "X", type=kind, help=text)
+        group.add_argument(f"--{name.replace('_', '-')}", metavar=_METAVARS[kind], type=kind, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    model = SongModel.load(recipe)
+    model = SongModel.load(recipe, precision=settings.precision)
     if args.stream:
         _stream(model, requests[0], (tracks or ["mix"])[0], args.seed or 0, settings)
         return 0

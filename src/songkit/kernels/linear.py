@@ -82,7 +82,7 @@ class PackedLinear(nn.Module):
         """Returns the outputs `start` to `stop` [..., stop - start] of inputs [..., K]."""
         flat = x.reshape(-1, self.in_features)
         if len(flat) > FEW:
-            out = functional.linear(flat.to(self.dtype), self.weight()[start:stop])
+            out = functional.linear(flat.to(self.dtype), self._plain()[start:stop])
         elif self.way == "native":
             out = self._native(flat, start, stop)
         else:
@@ -91,14 +91,10 @@ class PackedLinear(nn.Module):
             out = out + self.bias[start:stop]
         return out.to(x.dtype).unflatten(0, x.shape[:-1])
 
+    @property
     def weight(self) -> Tensor:
-        """Returns the weights [O, K] as they are multiplied."""
-        if self.way == "native":
-            weight = _untiled(self.packed, self.out_features)
-            if self.scales is not None:
-                weight = (weight.float() * self.scales[: self.out_features, None]).to(self.dtype)
-            return weight
-        return self.packed.to_dense() if self.packed.is_mkldnn else self.packed
+        """The weights, float32 [O, K], put together anew: not for every step."""
+        return self._plain().float()
 
     def description(self, first_tile: int = 0) -> list[int]:
         """Returns the fields of the native library's `Linear`, from one of its tiles of 16 outputs on."""
@@ -106,6 +102,15 @@ class PackedLinear(nn.Module):
         scales, sums = (0 if one is None else one[first:].data_ptr() for one in (self.scales, self.sums))
         kind, outputs = _KINDS[self.packed.dtype], self.out_features - first
         return [self.packed[first_tile:].data_ptr(), scales, sums, kind, self.in_features, outputs]
+
+    def _plain(self) -> Tensor:
+        """The weights [O, K] as they are multiplied with many rows."""
+        if self.way == "native":
+            weight = _untiled(self.packed, self.out_features)
+            if self.scales is not None:
+                weight = (weight.float() * self.scales[: self.out_features, None]).to(self.dtype)
+            return weight
+        return self.packed.to_dense() if self.packed.is_mkldnn else self.packed
 
     def _native(self, x: Tensor, start: int, stop: int) -> Tensor:
         native, first = library(), start // _TILE
