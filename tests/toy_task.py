@@ -19,10 +19,16 @@ class ToyConfig:
     """Hidden channels."""
     nan_step: int | None = None
     """Step of which the loss is not finite."""
+    explode_step: int | None = None
+    """Step of which the loss, and so the gradient, is a million times as large."""
     kill_step: int | None = None
     """Step in which the process kills itself, once, as a crash would."""
     seconds: float = 0.0
     """How long a step takes at least."""
+    drop: float = 0.5
+    """Dropout of the net."""
+    norm: bool = True
+    """Whether the net has a layer that looks at the whole batch."""
 
 
 class ToyTask(Task):
@@ -32,7 +38,10 @@ class ToyTask(Task):
         super().__init__(settings=settings, optimizer=optimizer, seed=seed)
         self.config = config
         self.net = nn.Sequential(
-            nn.Linear(4, config.width), nn.BatchNorm1d(config.width), nn.Dropout(0.5), nn.Linear(config.width, 1)
+            nn.Linear(4, config.width),
+            nn.BatchNorm1d(config.width) if config.norm else nn.Identity(),
+            nn.Dropout(config.drop),
+            nn.Linear(config.width, 1),
         )
         self.fixed = nn.Sequential(nn.Linear(4, 1), nn.Dropout(0.5))
         self.freeze(self.fixed)
@@ -45,8 +54,11 @@ class ToyTask(Task):
             os.kill(os.getpid(), 9)
         time.sleep(self.config.seconds)
         out = self.net(batch + 0.1 * torch.randn(batch.shape, generator=generator))
-        factor = float("nan") if self.step == self.config.nan_step else 1.0
+        factor = {self.config.explode_step: 1e6, self.config.nan_step: float("nan")}.get(self.step, 1.0)
         return {"mse": factor * (out - self.fixed(batch)).square().mean(), "_size": out.abs().mean()}
+
+    def named(self, batch):
+        return f"rows {len(batch)}"
 
     def validate_step(self, step):
         assert not self.net.training

@@ -2,6 +2,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -186,6 +188,100 @@ def test_a_signal_saves_and_the_training_can_go_on(tmp_path, recipe, number, sta
     assert read_metadata(run / "weights" / "task.net.safetensors")["steps"] == state["step"]
 
 
+def test_a_signal_to_the_whole_group_saves_although_it_reaches_the_workers_first(tmp_path, recipe):
+    run = tmp_path / "run"
+    slow = ["trainer.max_steps=100000", "trainer.checkpoint_every=0", "task.seconds=0.01", "trainer.workers=2"]
+
+    def work():
+        os.setsid()
+        train(recipe(*slow), run, progress=False)
+
+    process = in_a_process(work)
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143
+    assert load_state(run / "checkpoints")["step"] >= 10
+
+
+def test_a_run_killed_while_it_begins_is_begun_again(finished, tmp_path, recipe):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "provenance.json").write_text("{}")
+    (run / ".resolved.yaml.123.partial").write_text("format")
+    with pytest.raises(OutputError, match="already holds something"):
+        train(recipe(), run, progress=False)
+    train(recipe(), run, resume=True, progress=False)
+    assert_equal(full_state(run), full_state(finished))
+    assert not list(run.rglob("*.partial"))
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(finished, tmp_path, recipe):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "checkpoints" / ".step-000000040.pt.99.partial").write_bytes(b"half a state")
+    train(recipe(), run, resume=True, progress=False)
+    assert not list(run.rglob("*.partial"))
+
+
+ACCUMULATED = ["trainer.accumulate=3", "trainer.max_steps=12", "trainer.checkpoint_every=5"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accumulated_steps_go_on_with_the_same_bits(tmp_path, recipe, monkeypatch, workers):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(recipe(*ACCUMULATED), whole, progress=False)
+    killing = [*ACCUMULATED, f"trainer.workers={workers}", "task.kill_step=8"]
+    process = in_a_process(lambda: train(recipe(*killing), run, progress=False))
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.setenv("TOY_SPARED", "1")
+    train(recipe(*killing), run, resume=True, progress=False)
+    assert_equal(full_state(run), full_state(whole))
+    assert full_state(run)["consumed"] == 12 * 3 * 8
+
+
+def test_an_accumulated_gradient_is_that_of_the_mean_of_the_losses(tmp_path, recipe):
+    calm = ["task.drop=0", "trainer.precision=32", "trainer.ema_decay=null", "trainer.max_steps=1"]
+    calm += ["trainer.gradient_clip=null", "optimizer.warmup_steps=0"]
+    train(recipe(*calm, "trainer.accumulate=3", "task.norm=false"), tmp_path / "run", progress=False)
+    task = build_task(recipe(*calm, "task.norm=false"))
+    seed = int(np.random.SeedSequence((3, 0)).generate_state(2, np.uint64)[1])
+    noise = torch.Generator().manual_seed(seed)
+    losses = [task.losses(task.batch(i), noise)["mse"] for i in range(3)]
+    sum(losses).div(3).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in task.net.parameters() if p.grad is not None])
+    state = load_state(tmp_path / "run" / "checkpoints")
+    [optimizer] = state["optimizers"].values()
+    found = torch.nn.utils.get_total_norm([s["exp_avg"] / 0.1 for s in optimizer["state"].values()])
+    assert float(found) == pytest.approx(float(norm), rel=1e-5)
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(finished, tmp_path, recipe):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for file in (run / "checkpoints").glob("step-000000030.*"):
+        file.unlink()
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writes fail, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))  # room for a line, not for a state
+        try:
+            train(recipe(), run, resume=True, progress=False)
+        except OutputError as error:
+            os._exit(7 if "step-000000030.pt" in str(error) and "Free some space" in str(error) else 8)
+
+    process = in_a_process(work)
+    process.join(60)
+    assert process.exitcode == 7
+    assert load_state(run / "checkpoints")["step"] == 20
+    assert digest(run) == digest(finished)
+    train(recipe(), run, resume=True, progress=False)  # there is space again
+    assert_equal(full_state(run), full_state(finished))
+
+
 def test_a_flipped_bit_in_the_newest_state_costs_only_the_steps_since_the_one_before(
     finished, tmp_path, recipe, caplog
 ):
@@ -234,6 +330,17 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path, recipe):
     with pytest.raises(SongkitError, match=r"diverged in step 12: the loss is nan.*--resume"):
         train(recipe("task.nan_step=12"), run, progress=False)
     assert load_state(run / "checkpoints")["step"] == 10
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_exploding_gradient_stops_before_it_does_harm_and_names_the_batch(tmp_path, recipe, accumulate):
+    run, batches = tmp_path / "run", r"task.batch\(12\)" if accumulate == 1 else r"task.batch\(24\), task.batch\(25\)"
+    with pytest.raises(SongkitError, match=rf"in step 12: .*at most \(gradient_limit\) is expected.*{batches}.*rows 8"):
+        train(recipe("task.explode_step=12", f"trainer.accumulate={accumulate}"), run, progress=False)
+    state = load_state(run / "checkpoints")
+    assert state["step"] == 10
+    assert all(torch.isfinite(value).all() for value in state["weights"].values())
+    train(recipe("task.explode_step=2", "trainer.gradient_limit=null"), tmp_path / "any", progress=False)
 
 
 def test_a_time_limit_ends_the_training_with_the_decay_done(tmp_path, recipe):

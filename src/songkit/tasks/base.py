@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -253,6 +254,7 @@ class Task(lightning.LightningModule, ABC):
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             generator=torch.Generator(),  # or it would draw from the global one
+            worker_init_fn=_leave_signals_to_the_training,
         )
 
     def on_fit_start(self) -> None:
@@ -331,6 +333,12 @@ class _Batches(IterableDataset[tuple[int, Any]]):
         while last is None or step < last:
             yield step, [self._task.batch(number) for number in self._task._numbers(step)]
             step += stride
+
+
+def _leave_signals_to_the_training(worker: int) -> None:
+    """What ends a training reaches its workers too, often first: without them it could not save what it has."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:
