@@ -157,6 +157,25 @@ def test_a_song_that_arrives_frame_by_frame_has_the_samples_of_the_whole(codec: 
         assert torch.equal(torch.cat([piece[track] for piece in streamed], 2), wave)
 
 
+def test_a_short_opening_lets_a_stream_begin_sooner(codec: MusicCodec) -> None:
+    config = tiny()
+    config.opening_seconds = 0.8
+    quick = build_dual_track(config).eval()
+    quick.load_state_dict(codec.state_dict())
+    ids = torch.randint(32, (1, 90), generator=torch.Generator().manual_seed(0))
+    taken = []
+    parts = (taken.append(frame) or ids[:, frame : frame + 1] for frame in range(90))
+    pieces = quick.stream_track(parts, "vocal", 5, chunk=4)
+    first = next(pieces)
+    assert len(taken) == 20 < codec.window
+    streamed = torch.cat([first, *pieces], 2)
+    [whole] = quick.stream_track([ids], "vocal", 5, chunk=0)
+    assert streamed.shape == whole.shape == (1, 2, 90 * FRAME)
+    torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-4 * float(whole.abs().max()))
+    config.opening_seconds = 0.0
+    assert "opening_seconds is 0.0" in "; ".join(config.validate())
+
+
 def test_the_first_window_goes_on_where_the_prompt_ended(codec: MusicCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = noise(30 * FRAME, "vocal")  # of the vocal alone
     calls = []

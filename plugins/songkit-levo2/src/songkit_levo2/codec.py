@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,6 +25,7 @@ from songkit_levo2.configs import MusicCodecConfig
 from songkit_levo2.conformer import ConformerTokenizer
 from songkit_levo2.diffusion import FlowMatching, FlowTransformer
 from songkit_levo2.dual_track import DualTrackFlow
+from songkit_levo2.noise import Noise
 from songkit_levo2.oobleck import OobleckVAE
 from songkit_levo2.semantic import Semantic, SemanticTokenizer
 from songkit_levo2.vae import VAE, LatentVAE
@@ -42,6 +42,7 @@ def build(config: MusicCodecConfig) -> MusicCodec:
         sample_rate=config.vae.sample_rate,
         window_seconds=config.diffusion.window_seconds,
         overlap_seconds=config.diffusion.overlap_seconds,
+        opening_seconds=config.diffusion.opening_seconds,
     )
 
 
@@ -54,6 +55,7 @@ def build_dual_track(config: DualTrackCodecConfig) -> MusicCodec:
         sample_rate=config.vae.sample_rate,
         window_seconds=config.window_seconds,
         overlap_seconds=config.overlap_seconds,
+        opening_seconds=config.opening_seconds,
         fill_windows=config.fill_windows,
         silence=config.silence,
     )
@@ -71,6 +73,7 @@ class MusicCodec(Codec):
         sample_rate: int,
         window_seconds: float,
         overlap_seconds: float,
+        opening_seconds: float | None = None,
         fill_windows: bool = False,
         silence: Mapping[str, int] | None = None,
     ) -> None:
@@ -83,6 +86,7 @@ class MusicCodec(Codec):
             sample_rate: Samples per second.
             window_seconds: Length of the windows in which latents are made.
             overlap_seconds: Part of a window that is given by the window before; at most half of it counts.
+            opening_seconds: New frames in a song's first window; by default as many as fit.
             fill_windows: Whether a song's ids are repeated to fill the last window.
             silence: For flow transformers that hear several tracks together, the id of each that is silent. By default
                 a track is made of its own ids alone.
@@ -94,6 +98,7 @@ class MusicCodec(Codec):
         rate = sample_rate / vae.frame
         self.window = max(2, round(window_seconds * rate))
         self.overlap = min(round(overlap_seconds * rate), self.window // 2)
+        self.opening = self.window if opening_seconds is None else max(1, round(opening_seconds * rate))
         self.fill_windows = fill_windows
         self.tracks = tuple(track for track in TRACKS if track in semantic.quantizers)
         self.layout = TokenLayout(rate, tuple(Stream(track, 0, semantic.size) for track in self.tracks))
@@ -245,15 +250,15 @@ class MusicCodec(Codec):
         ids = next(arriving, torch.zeros(1, 0, dtype=torch.int64))
         # One draw a frame for the whole song: the noise of a frame does not depend on where windows begin.
         key = [seed & (2**64 - 1), TRACKS.index(track)]
-        noise = _Noise(key, self.vae.latent, ids.device)
+        noise = Noise(key, self.vae.latent, ids.device)
         known = noise.empty
         if prompt is not None:
             known, ids = prompt.latents, torch.cat([prompt.ids.to(ids.device), ids], 1)
             noise.given(prompt.latents.shape[1], [key[0], key[1] + len(TRACKS)])
-        done = known.shape[1]
+        done, new = known.shape[1], self.opening
         while True:
             start = done - known.shape[1]
-            stop = start + self.window
+            stop, new = min(start + self.window, done + new), self.window
             while not ended and ids.shape[1] < stop + self.semantic.reach:
                 part = next(arriving, None)
                 ended = part is None
@@ -295,33 +300,6 @@ class _Known:
     """[1, F]."""
     latents: Tensor
     """Standardised, [1, F, D]."""
-
-
-class _Noise:
-    """Noise of one track, frame by frame, drawn when it is asked for."""
-
-    def __init__(self, key: Sequence[int], latent: int, device: torch.device) -> None:
-        self.draw = np.random.Generator(np.random.Philox(key=key))
-        self.latent = latent
-        self.empty = self.drawn = torch.zeros(1, 0, latent, device=device)
-
-    def given(self, frames: int, key: Sequence[int]) -> None:
-        """Puts frames with a key of their own in front."""
-        self.drawn = torch.cat(
-            [_drawn(np.random.Generator(np.random.Philox(key=key)), frames, self.empty), self.drawn], 1
-        )
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        """Returns the noise [1, F, D] of frames `start` to `stop`."""
-        missing = stop - self.drawn.shape[1]
-        if missing > 0:
-            self.drawn = torch.cat([self.drawn, _drawn(self.draw, missing, self.empty)], 1)
-        return self.drawn[:, start:stop]
-
-
-def _drawn(draw: np.random.Generator, frames: int, like: Tensor) -> Tensor:
-    shape = (1, frames, like.shape[2])
-    return torch.from_numpy(draw.standard_normal(shape, dtype=np.float32)).to(like.device)
 
 
 _PIECE_SECONDS = 2.0

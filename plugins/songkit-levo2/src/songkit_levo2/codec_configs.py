@@ -122,6 +122,9 @@ class DualTrackCodecConfig:
     """Length of the windows in which songs are decoded."""
     overlap_seconds: float = 10.0
     """Part of a window that is given by the window before."""
+    opening_seconds: float | None = None
+    """New audio in a song's first window: less than a window lets a stream begin sooner. null is a whole window, which
+    is all that the released transformer knows."""
     fill_windows: bool = True
     """Whether a song's ids are repeated to fill the last window, as in the released decoder, whose transformer always
     hears whole windows. Without it short songs cost less."""
@@ -147,6 +150,10 @@ class DualTrackCodecConfig:
             )
         if not 0 <= self.overlap_seconds < self.window_seconds:
             problems.append(f"overlap_seconds {self.overlap_seconds} must be less than window_seconds")
+        if self.opening_seconds is not None and self.opening_seconds <= 0:
+            problems.append(
+                f"opening_seconds is {self.opening_seconds}; expected more than 0, or null for a whole window"
+            )
         for track, code in self.silence.items():
             if not 0 <= code < self.semantic.codebook_size:
                 problems.append(f"silence: id {code} of {track} must be below {self.semantic.codebook_size}")

@@ -113,6 +113,8 @@ class DiffusionConfig:
     """Length of the windows in which long songs are decoded."""
     overlap_seconds: float = 2.0
     """Part of a window that continues the latents of the window before."""
+    opening_seconds: float | None = None
+    """New audio in a song's first window: less than a window lets a stream begin sooner. null is a whole window."""
     sigma_min: float = 1e-4
     """Noise left at the end of the path (LeVo: 1e-4)."""
 
@@ -134,6 +136,11 @@ class MusicCodecConfig:
         if self.diffusion.dim % (2 * self.diffusion.heads):
             problems.append(
                 f"diffusion: dim {self.diffusion.dim} must be a multiple of 2 x heads {self.diffusion.heads}"
+            )
+        opening = self.diffusion.opening_seconds
+        if opening is not None and opening <= 0:
+            problems.append(
+                f"diffusion: opening_seconds is {opening}; expected more than 0, or null for a whole window"
             )
         for track, tap in self.semantic.taps.items():
             if not 1 <= tap <= self.semantic.depths[1]:

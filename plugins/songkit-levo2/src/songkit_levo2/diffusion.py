@@ -153,10 +153,13 @@ class _Block(nn.Module):
         scale1, shift1, gate1, scale2, shift2, gate2 = (modulation + self.bias)[:, :, None].unbind(1)  # [B, 1, D]
         h = self.norm1(x) * (1 + scale1) + shift1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, F, D / H]
-        q, k = _rotate(q, rotation) * q.shape[-1] ** -0.5, _rotate(k, rotation)
-        # Plain products: the CPU kernel of scaled_dot_product_attention has a slow backward for short sequences.
-        weights = torch.softmax(q.to(v.dtype) @ k.to(v.dtype).transpose(-1, -2), -1, dtype=torch.float32)
-        x = x + (1 + gate1) * self.proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        q, k = (_rotate(q, rotation) * q.shape[-1] ** -0.5).to(v.dtype), _rotate(k, rotation).to(v.dtype)
+        if torch.is_grad_enabled():
+            # Plain products: the CPU kernel of scaled_dot_product_attention has a slow backward for short sequences.
+            mixed = torch.softmax(q @ k.transpose(-1, -2), -1, dtype=torch.float32).to(v.dtype) @ v
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v, scale=1.0)
+        x = x + (1 + gate1) * self.proj(mixed.transpose(1, 2).flatten(2))
         h = self.norm2(x) * (1 + scale2) + shift2
         return x + (1 + gate2) * self.contract(functional.gelu(self.expand(h), approximate="tanh"))
 
