@@ -102,6 +102,12 @@ songkit runs ls runs
 songkit runs show runs/mine
 songkit runs tree runs""",
     "prepare": "songkit prepare my-songs.yaml --out data/mine",
+    "mine": """\
+songkit mine levo2/mini/mine --out runs/mined --dry-run
+songkit mine levo2/mini/mine-lyrics --out runs/mined mine.limit=50""",
+    "merge": """\
+songkit merge --models runs/lyrics=0.5 runs/musicality=0.5 --out runs/merged
+songkit merge levo2/mini/merge --out runs/merged --sweep""",
     "evaluate": "songkit evaluate songs --metrics judges/phoneme-errors --out songs.json",
     "import": """\
 songkit import levo2 songgeneration_v2_large/model.pt my-levo2

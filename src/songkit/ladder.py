@@ -37,12 +37,23 @@ _log = logging.getLogger(__name__)
 READS: Mapping[str, tuple[str, ...]] = {
     "train": ("trainer", "optimizer"),
     "prepare": ("prepare",),
+    "mine": ("generate", "mine"),
+    "merge": ("merge",),
     "model": ("generate",),
 }
 """The sections of a recipe that decide what a verb makes; the others may change without making it anew."""
 
-_NO_MATTER = ("validate_", "checkpoint_", "log_every", "workers")
-"""Beginnings of the options of those sections that change how something is made, never what."""
+_NO_MATTER = (
+    "trainer.validate_",
+    "trainer.checkpoint_",
+    "trainer.log_every",
+    "trainer.workers",
+    "prepare.workers",
+    "mine.workers",
+    "mine.batch",
+    "merge.sweep.",
+)
+"""Beginnings of key paths in those sections that change how something is made, never what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +199,8 @@ def _identity(verb: str, recipe: Recipe) -> dict[str, Any]:
     values = dict(_leaves({key: value for key, value in recipe.resolved.items() if key not in left_out}, ""))
     sections = tuple(f"{section}." for section in READS[verb])
     for key in [key for key in values if key.startswith(sections)]:
-        if key.partition(".")[2].startswith(_NO_MATTER):
+        # The folders of merged models: the digests of their weights are below.
+        if key.startswith(_NO_MATTER) or (key.startswith("merge.models.") and key.endswith(".run")):
             del values[key]
     for path, component in recipe.resolved["_components"].items():
         values[f"{path} (revision)"] = component["revision"]
@@ -272,4 +284,22 @@ def _model(recipe: Recipe, out: Path, progress: bool) -> None:
     record_run(recipe, out)
 
 
-_RUNS: Mapping[str, Callable[[Recipe, Path, bool], None]] = {"train": _train, "prepare": _prepare, "model": _model}
+def _mine(recipe: Recipe, out: Path, progress: bool) -> None:
+    from songkit.mine import mine
+
+    mine(recipe, out, progress=progress)
+
+
+def _merge(recipe: Recipe, out: Path, progress: bool) -> None:
+    from songkit.merge import merge
+
+    merge(recipe, out)
+
+
+_RUNS: Mapping[str, Callable[[Recipe, Path, bool], None]] = {
+    "train": _train,
+    "prepare": _prepare,
+    "mine": _mine,
+    "merge": _merge,
+    "model": _model,
+}

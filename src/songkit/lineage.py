@@ -93,6 +93,13 @@ def inputs_of(recipe: Recipe) -> list[Input]:
                 key, path = f"{where}.{option.name}", Path(value)
                 digest = _prepared_digest(path, node, reads_codes) or digest_of(path, key)
                 found.append(Input(key=key, path=path, sha256=digest))
+    if recipe.mine.requests is not None and Path(recipe.mine.requests).is_file():
+        path = Path(recipe.mine.requests)
+        found.append(Input(key="mine.requests", path=path, sha256=digest_of(path)))
+    for name, model in recipe.merge.models.items():
+        files = sorted(Path(model.run).glob("weights/*.safetensors"))
+        wanted = [file for file in files if not recipe.merge.roles or file.stem in recipe.merge.roles]
+        found += [Input(key=f"merge.models.{name}.{f.stem}", path=f, sha256=digest_of(f)) for f in wanted]
     return found
 
 
@@ -104,7 +111,7 @@ def outputs_of(folder: Path) -> dict[str, str]:
             found[file.stem] = description(file)[1]
         except CheckpointError as error:
             _log.warning("%s", error)
-    if (folder / MARK).is_file() or any(folder.glob("audio-*/index.json")):
+    if (folder / MARK).is_file() or (folder / "pairs.parquet").is_file() or any(folder.glob("audio-*/index.json")):
         found["."] = digest_of(folder)
     return found
 

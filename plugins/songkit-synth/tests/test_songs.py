@@ -75,6 +75,12 @@ def test_vocal_does_not_depend_on_what_else_is_rendered(source: Make) -> None:
     assert alone.record() == together.record()
 
 
+def test_without_tracks_a_song_is_its_words_and_truth(source: Make) -> None:
+    silent = source(tracks=[])[3]
+    assert not silent.tracks
+    assert silent.record() == source()[3].record()
+
+
 @pytest.mark.parametrize(("low", "high"), [(8.0, 12.0), (20.0, 24.0), (200.0, 206.0)])
 def test_times_follow_the_laws_of_an_alignment(source: Make, low: float, high: float, silent: None) -> None:
     songs = source(seconds_min=low, seconds_max=high, tiers=dict.fromkeys(TIERS, 1.0))

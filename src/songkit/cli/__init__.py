@@ -25,6 +25,8 @@ COMMANDS = {
     "train": "train what a recipe describes",
     "prepare": "write a recipe's songs to disk, as audio or tokens",
     "evaluate": "measure generated songs",
+    "mine": "make preference pairs of a model's own songs",
+    "merge": "interpolate the weights of models",
     "runs": "list, show and relate what was trained",
     "import": "turn published weights of others into songkit's",
     "recipes": "list, show and validate recipes",

@@ -35,7 +35,8 @@ class SynthSongsConfig:
     tiers: dict[str, float] = field(default_factory=lambda: {"very-high": 1.0})
     """Musicality tiers to draw from, with their weights."""
     tracks: list[str] = field(default_factory=lambda: list(TRACKS))
-    """Tracks to render. Without `mix` and `accompaniment` the band is not rendered, which is much faster."""
+    """Tracks to render. Without `mix` and `accompaniment` the band is not rendered, which is much faster; with none at
+    all a song is its words and its truth."""
     sample_rate: int = 48000
     """Samples per second: 24000 or 48000."""
     channels: int = 2
@@ -64,7 +65,7 @@ class SynthSongsConfig:
         kinds = sorted({voice.kind for voice in VOICES.values()})
         problems += _unknown("voices", self.voices, [*VOICES, *kinds])
         problems += _unknown("genres", self.genres, list(GENRES))
-        problems += _unknown("tracks", self.tracks, list(TRACKS))
+        problems += _unknown("tracks", self.tracks, list(TRACKS)) if self.tracks else []
         problems += _unknown("tiers", list(self.tiers), list(TIERS))
         if any(weight < 0 for weight in self.tiers.values()) or sum(self.tiers.values()) <= 0:
             problems.append(f"tiers is {self.tiers}; the weights have to be 0 or more, and one of them above 0")

@@ -1,0 +1,143 @@
+"""What a mining reads: its recipe checked, what decides its numbers, and the requests that are sung."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from songkit.atomic import write_atomically
+from songkit.errors import RecipeError, RequestError
+from songkit.lineage import inputs_of
+from songkit.output import request_from_record, request_record
+from songkit.recipe import Recipe
+from songkit.request import SongRequest, read_requests
+
+if TYPE_CHECKING:
+    from songkit.interfaces import DataSource
+
+__all__ = ["check_recipe", "count_requests", "identity_of", "policy_of", "requests_of"]
+
+_MODEL = ("conditioner", "planner", "refiner", "codec")
+_POLICY = ("conditioner", "planner", "refiner")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises `RecipeError` with everything that a recipe lacks to be mined."""
+    mining, problems = recipe.mine, []
+    problems += [f"it has no {role}" for role in ("conditioner", "planner", "codec") if role not in recipe.roles]
+    judges = {*recipe.metrics, *(("reward",) if "reward" in recipe.roles else ())}
+    if not judges:
+        problems.append("it has no judge: give it `metrics`, or a `reward`")
+    if mining.requests is None and "data" not in recipe.roles:
+        problems.append("nothing says what to sing: give it `data`, or a file in `mine.requests`")
+    problems += [
+        f"mine.strategies.{name} reads '{score}', and no judge is called '{score.partition('.')[0]}' (there are "
+        f"{', '.join(sorted(judges)) or 'none'})"
+        for name, strategy in mining.strategies.items()
+        for score in (strategy.score, *strategy.not_worse)
+        if score.partition(".")[0] not in judges
+    ]
+    if problems:
+        raise RecipeError([f"the recipe '{recipe.name}' cannot be mined: {problem}." for problem in problems])
+
+
+def identity_of(recipe: Recipe) -> dict[str, Any]:
+    """Returns all that decides the candidates and their scores, by key path; files by the digest of their content."""
+    roles = [role for role in (*_MODEL, "reward", "data") if role in recipe.roles]
+    wanted = {key: recipe.resolved[key] for key in ("seed", "generate", *roles)}
+    wanted["metrics"] = recipe.resolved.get("metrics", {})
+    wanted["mine"] = {key: getattr(recipe.mine, key) for key in ("start", "limit", "max_sections", "candidates")}
+    values = dict(_leaves(wanted, ""))
+    for path, component in recipe.resolved["_components"].items():
+        if path.partition(".")[0] in (*roles, "metrics"):
+            values[f"{path} (revision)"] = component["revision"]
+    digests = {source.key: f"sha256:{source.sha256}" for source in inputs_of(recipe)}
+    return values | {key: digest for key, digest in digests.items() if key in values or key == "mine.requests"}
+
+
+def policy_of(identity: Mapping[str, Any]) -> str:
+    """Returns the digest of the weights that sing: of conditioner, planner and refiner."""
+    own = {key: value for key, value in identity.items() if key.partition(".")[0] in _POLICY and ".weights" in key}
+    own["seed"] = identity["seed"] if "random" in own.values() else None
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def requests_of(recipe: Recipe, path: Path, *, again: bool, progress: bool) -> list[SongRequest]:
+    """Returns what is sung, as it is written in a file; written there first, since some sources take long.
+
+    Args:
+        recipe: With `mine.requests` or `data`.
+        path: The file, a request a line.
+        again: Whether the file, where it is there, is of this recipe.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        RequestError: If a request is wrong, or none is left.
+    """
+    settings = recipe.mine
+    if not again or not path.is_file():
+        if settings.requests is not None:
+            found = read_requests(Path(settings.requests))[settings.start :][: settings.limit]
+        else:
+            source = _source(recipe)
+            numbers = range(len(source))[settings.start :][: settings.limit]
+            bar = tqdm(numbers, desc="requests", unit="song", disable=not progress)
+            found = [SongRequest.of(source[i]) for i in bar]
+        requests = [_as_sung(request, settings.max_sections) for request in found]
+        _check_requests(requests, recipe)
+        lines = [json.dumps(request_record(request), ensure_ascii=False) for request in requests]
+        write_atomically(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
+    return [request_from_record(json.loads(line), path) for line in path.read_text("utf-8").splitlines()]
+
+
+def count_requests(recipe: Recipe) -> int:
+    """Returns how many requests there are to sing."""
+    settings = recipe.mine
+    total = len(read_requests(Path(settings.requests)) if settings.requests is not None else _source(recipe))
+    return len(range(total)[settings.start :][: settings.limit])
+
+
+def _source(recipe: Recipe) -> DataSource:
+    node = recipe.roles["data"]
+    if not node.children and node.weights is None:
+        source: DataSource = node.load_factory()(node.config)  # most sources are only a config: spares torch's import
+        return source
+    from songkit.build import build
+
+    built: DataSource = build(node, seed=recipe.seed)
+    return built
+
+
+def _as_sung(request: SongRequest, most: int | None) -> SongRequest:
+    """Returns a request without the sections that are too many, and with the absolute path of its audio prompt."""
+    prompt = None if request.prompt_audio is None else request.prompt_audio.resolve()
+    first = next((i for i, section in enumerate(request.sections) if section.lines), 0)
+    stop = None if most is None else max(most, first + 1)
+    return dataclasses.replace(request, prompt_audio=prompt, sections=request.sections[:stop])
+
+
+def _check_requests(requests: Sequence[SongRequest], recipe: Recipe) -> None:
+    problems = [f"request '{request.id}': {problem}" for request in requests for problem in request.validate()]
+    counts = collections.Counter(request.id for request in requests)
+    problems += [
+        f"{count} requests have the id '{name}'. Give each its own." for name, count in counts.items() if count > 1
+    ]
+    if not requests:
+        problems.append(f"no request is left to sing (mine.start is {recipe.mine.start}). Give more, or start earlier.")
+    if problems:
+        raise RequestError("\n".join(problems))
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _leaves(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(value) if isinstance(value, tuple) else value
