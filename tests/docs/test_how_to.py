@@ -29,6 +29,7 @@ STAND_INS = {
     "ours.yaml": "defaults: [mini/song]\n",
     "my-recipe.yaml": "defaults: [levo2/mini/vae]\n",
     "my-vae.yaml": "defaults: [levo2/mini/vae]\n",
+    "my-dpo.yaml": "defaults: [levo2/mini/planner]\n",
     "my-songs.yaml": "defaults: [levo2/mini/songs]\n",
     "our-songs.yaml": "defaults: [levo2/mini/songs]\n",
     "our-tokens.yaml": "defaults: [levo2/mini/tokenize]\n",

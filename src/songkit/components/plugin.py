@@ -21,6 +21,7 @@ from songkit.components.preference_configs import (
     ORPOConfig,
     RobustDPOConfig,
     SimPOConfig,
+    TrainPreferenceConfig,
 )
 from songkit.plugin import Component, hookimpl
 
@@ -75,6 +76,13 @@ def songkit_components() -> list[Component]:
             config=TrainRefinerConfig,
             factory="songkit.tasks.refiner:TrainRefiner",
             example=TrainRefinerConfig(max_seconds=5.0),
+        ),
+        Component(
+            kind="task",
+            name="train-preference",
+            config=TrainPreferenceConfig,
+            factory="songkit.tasks.preference:TrainPreference",
+            example=TrainPreferenceConfig(),
         ),
         *(_objective(name, config, factory) for name, (config, factory) in _OBJECTIVES.items()),
     ]

@@ -13,6 +13,7 @@ __all__ = [
     "ObjectiveConfig",
     "RobustDPOConfig",
     "SimPOConfig",
+    "TrainPreferenceConfig",
 ]
 
 
@@ -116,6 +117,24 @@ class KTOConfig(ObjectiveConfig):
             for name in ("desirable_weight", "undesirable_weight")
             if not getattr(self, name) > 0
         ]
+
+
+@dataclass(kw_only=True)
+class TrainPreferenceConfig:
+    """Trains a planner, or planner and refiner together, on mined pairs by the recipe's objective."""
+
+    max_seconds: float = 0.0
+    """Longer songs are cut here, in seconds; 0 takes them whole."""
+    train_conditioner: bool = True
+    """Whether the conditioner is trained too; a refiner that is not trained here goes on reading the old one."""
+    cache: str | None = field(default=None, metadata={"path": True})
+    """Folder of the reference's log-probabilities; null is `reference` in the mined folder."""
+    recompute: bool = False
+    """Whether to compute them even though they are there."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        return [] if self.max_seconds >= 0 else [f"max_seconds is {self.max_seconds:g}; expected 0 or more"]
 
 
 def _smoothing(value: float) -> list[str]:

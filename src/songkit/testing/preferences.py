@@ -1,15 +1,22 @@
-"""Log-probabilities of pairs as objectives are given them."""
+"""Pairs as objectives and preference training are given them."""
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from songkit.interfaces import Tokenizer
 from songkit.interfaces.objective import PairLogProbabilities, PreferenceLoss, PreferenceObjective, Preferences
+from songkit.pairs import Candidate, Pair
+from songkit.request import SongRequest
+from songkit.testing.standins import SongsConfig, TokenisedSongs
 
-__all__ = ["STREAMS", "loss_of", "preferences", "rows"]
+__all__ = ["STREAMS", "TokenisedPairs", "loss_of", "preferences", "rows"]
 
 STREAMS = ("mix.0", "vocal.0", "accompaniment.0")
 """The streams of the kit's pairs."""
@@ -73,3 +80,37 @@ def rows(given: Preferences, order: list[int]) -> Preferences:
         rejected_tokens=given.rejected_tokens[order],
         aspects={name: value[order] for name, value in given.aspects.items()},
     )
+
+
+class TokenisedPairs(TokenisedSongs):
+    """Pairs as `songkit mine` would have left them: each song is preferred to the next one, sung to its request."""
+
+    def __init__(self, config: SongsConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        self.frames = np.stack([self.frames, np.roll(self.frames, -1)], 1)  # of both songs of each pair
+        self._folder = tempfile.TemporaryDirectory()
+        self.root = Path(self._folder.name)
+
+    def pair(self, index: int) -> Pair:
+        """Returns a pair."""
+        request = SongRequest.of(self[index])
+        return Pair(
+            request=request,
+            chosen=self._candidate(index, index),
+            rejected=self._candidate(index, (index + 1) % len(self)),
+            strategy="kit",
+            margin=1.0,
+        )
+
+    def _candidate(self, index: int, song: int) -> Candidate:
+        ids = self.codes(song).astype(np.int64)
+        sections = len(self[index].sections)
+        return Candidate(
+            candidate=song,
+            seed=song,
+            ids=ids,
+            layout=self.layout,
+            cursor=np.arange(ids.shape[1]) * sections // ids.shape[1],
+            finished=song != index,
+            scores={"judge.value": float(song == index)},
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -233,7 +234,7 @@ class TinySongs:
 class TokenisedSongs(TinySongs):
     """Songs with their codes, as `songkit prepare` would have left them."""
 
-    root = "the conformance kit"
+    root: Path | str = "the conformance kit"
 
     def __init__(self, config: SongsConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config)

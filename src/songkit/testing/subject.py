@@ -16,6 +16,7 @@ from songkit.registry import Entry, PluginRecord
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.testing.exercise import exercise
 from songkit.testing.guard import guarded, process_state
+from songkit.testing.preferences import TokenisedPairs
 from songkit.testing.standins import ModelConfig, SongsConfig, TokenisedSongs, stand_in
 
 __all__ = ["Subject"]
@@ -129,9 +130,10 @@ class Subject:
                 fits = ModelConfig.of(parts[role].width, parts[role].layout)
         if "data" in wanted:
             tokenizer = parts.get("codec") or parts.get("tokenizer") or build(self._child("codec", (), fits))
-            parts["data"] = TokenisedSongs(SongsConfig(sample_rate=tokenizer.sample_rate), tokenizer)
-        if "reward" in wanted:
-            parts["reward"] = build(self._child("reward", (self.component,)))
+            songs = TokenisedPairs if "objective" in wanted else TokenisedSongs
+            parts["data"] = songs(SongsConfig(sample_rate=tokenizer.sample_rate), tokenizer)
+        for role in {"objective", "reward"} & wanted:
+            parts[role] = build(self._child(role, (self.component,)))
         settings = TrainerSettings(max_steps=2, batch_size=2, validate_batches=1, accelerator="cpu")
         given = {"settings": settings, "optimizer": OptimizerSettings(warmup_steps=0), "seed": 0}
         return {name: value for name, value in (*parts.items(), *given.items()) if name in wanted}
