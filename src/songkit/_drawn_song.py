@@ -114,7 +114,8 @@ class StreamDrawing(PlanDrawing):
 
     def _draw(self, stream: int, live: Sequence[DrawnSong], states: Tensor) -> None:
         """Draws a stream's ids of all songs that have a frame of it at their next step."""
-        planner, sampling, lead = self.planner, self.sampling, stream == self.planner.pattern.lead
+        planner, lead = self.planner, stream == self.planner.pattern.lead
+        sampling = self.sampling.of(planner.layout.streams[stream].track)
         offset, stride = planner.pattern.offsets[stream], planner.pattern.stride
         wanted: list[tuple[int, DrawnSong, int]] = []  # place, song and frame
         for place, song in enumerate(live):

@@ -137,4 +137,6 @@ def sampling_of(settings: GenerateSettings, *, refiner: bool = False) -> Samplin
         guidance=settings.guidance,
         repetition_window=settings.repetition_window,
         repetition_penalty=settings.repetition_penalty,
+        track_temperature=settings.track_temperature,
+        track_top_k=settings.track_top_k,
     )

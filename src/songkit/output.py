@@ -215,6 +215,8 @@ def _command(recipe: Recipe | None, seed: int, settings: GenerateSettings, track
     options.update(_sampling_record(settings), threads=threads)
     words = ["songkit", "generate", "song.json", "--out", "again"]
     for name, value in options.items():
+        if isinstance(value, dict):
+            value = ",".join(f"{track}={of}" for track, of in value.items()) or None
         if value is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from songkit.preference_settings import MergeSettings, MineSettings
+from songkit.preference_settings import MergeSettings, MineSettings, SemiOnlineSettings
+from songkit.types import TRACKS
 
 __all__ = ["SECTIONS", "GenerateSettings", "OptimizerSettings", "PrepareSettings", "TrainerSettings"]
 
@@ -159,6 +160,10 @@ class GenerateSettings:
     """The same as `temperature` for the track refiner; LeVo takes its most likely ids."""
     refiner_top_k: int = 250
     """The same as `top_k` for the track refiner."""
+    track_temperature: dict[str, float] = field(default_factory=dict)
+    """Temperatures of single tracks, in place of that of the planner or refiner that draws them: `{vocal: 0.6}`."""
+    track_top_k: dict[str, int] = field(default_factory=dict)
+    """The same of `top_k`."""
     max_seconds: float = 60.0
     """Where a song that does not end by itself is cut."""
     min_seconds: float = 0.0
@@ -188,6 +193,10 @@ class GenerateSettings:
             problems.append(f"precision is '{self.precision}'; expected fp32, bf16 or int8")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             problems.append(f"threads is {self.threads}; expected 1 to 1024, or null for torch's choice")
+        for name in ("track_temperature", "track_top_k"):
+            for track, value in getattr(self, name).items():
+                if track not in TRACKS or not 0 <= value < float("inf"):
+                    problems.append(f"{name} is {value} for '{track}'; expected 0 or more for {' or '.join(TRACKS)}")
         for name in ("temperature", "guidance", "repetition_penalty", "refiner_temperature"):
             if getattr(self, name) == float("inf"):
                 problems.append(f"{name} is infinite; expected a number")
@@ -201,6 +210,7 @@ SECTIONS = {
     "generate": GenerateSettings,
     "mine": MineSettings,
     "merge": MergeSettings,
+    "semi_online": SemiOnlineSettings,
 }
 """The sections by their key in a recipe."""
 

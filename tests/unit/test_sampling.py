@@ -70,3 +70,10 @@ def test_noise_is_that_of_a_fresh_generator() -> None:
 def test_each_row_has_a_penalty_of_its_own() -> None:
     logits = torch.ones(3, 4)
     assert penalise_rows(logits, [[1, 1], [], [0, 3]], 2.0).tolist() == [[1, 0.5, 1, 1], [1] * 4, [0.5, 1, 1, 0.5]]
+
+
+def test_a_track_may_be_drawn_otherwise_than_the_rest() -> None:
+    common = Sampling(temperature=0.8, top_k=50, track_temperature={"vocal": 0.0}, track_top_k={"vocal": 3, "mix": 9})
+    assert (common.of("vocal").temperature, common.of("vocal").top_k) == (0.0, 3)
+    assert (common.of("mix").temperature, common.of("mix").top_k) == (0.8, 9)
+    assert common.of("accompaniment") is common

@@ -12,6 +12,8 @@ from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
 from songkit.errors import RequestError
 from songkit.interfaces import Sampling
+from songkit.recipe import load
+from songkit.registry import Registry
 from songkit.request import SongRequest
 from songkit.types import TRACKS, Codes, Section, Stream, TokenLayout
 from songkit_levo2.configs import MixedLMConfig, QwenConditionerConfig, TrackLMConfig
@@ -159,6 +161,24 @@ def test_no_song_ends_before_its_shortest_length(conditioner) -> None:
         sampling = dataclasses.replace(HOT, min_frames=least)
         plan = planner.generate(made, sampling=sampling, max_frames=20, seeds=[1])
         assert int(plan.codes.lengths[0]) == max(1, least)
+
+
+@torch.no_grad()
+def test_the_released_window_keeps_a_long_song_from_standing_still(conditioner) -> None:
+    """Ports that left it out saw long songs fall to near silence: an id that is likely after itself stays for ever."""
+    planner, _ = towers()
+    stuck = 3.0 + 0.25 * (torch.arange(SIZE + 1) == 5)  # the most likely id, by less than a tenth
+    planner.logits = lambda stream, states: stuck.expand(*states.shape[:-1], -1)
+    drawn = {}
+    settings = load("levo2/released/v2-medium", registry=Registry.discover(), allow_missing=True).generate
+    for window in (0, settings.repetition_window):
+        sampling = Sampling(
+            temperature=0, repetition_window=window, repetition_penalty=settings.repetition_penalty, min_frames=60
+        )
+        plan = planner.generate(conditioner([SONG], null=True), sampling=sampling, max_frames=60, seeds=[1])
+        drawn[window] = plan.codes.ids[0, 0].tolist()
+    assert drawn[0] == [5] * 60
+    assert len(set(drawn[50])) == SIZE  # fewer ids than frames in the window: each is drawn
 
 
 # --- conditions ----------------------------------------------------------------------------------------------

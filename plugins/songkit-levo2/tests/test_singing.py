@@ -167,3 +167,17 @@ def test_stems_add_up_to_the_mix_and_each_can_be_had_alone(released: SongModel) 
         alone = decode_song(released.codec, song.codes.select([track]), song.seed, voiceless=False)
         whole = decode_song(released.codec, song.codes, song.seed, voiceless=False)
         assert np.array_equal(alone[track], whole[track])
+
+
+def test_each_track_is_drawn_with_its_own_temperature(miniature: SongModel) -> None:
+    def ids(**changes: object) -> dict[str, list[int]]:
+        [song] = sing(miniature, REQUESTS[:1], settings=dataclasses.replace(SETTINGS, **changes))
+        streams = {"mix": song.planned.ids[0, 0], "vocal": song.codes.ids[0, 0], "accompaniment": song.codes.ids[0, 1]}
+        return {track: row.tolist() for track, row in streams.items()}
+
+    hot, other = ids(), ids(track_temperature={"accompaniment": 0.0})
+    assert other["mix"] == hot["mix"]
+    assert other["accompaniment"] != hot["accompaniment"]
+    assert other["vocal"][:DELAY] == hot["vocal"][:DELAY]  # until it has heard the other accompaniment
+    assert ids(track_top_k={"accompaniment": 1}) == other  # one id to choose from is the most likely one
+    assert ids(track_top_k={"mix": 1})["mix"] != hot["mix"]

@@ -15,6 +15,8 @@ from songkit.errors import RecipeError, RequestError, did_you_mean
 from songkit.types import TRACKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from songkit.progress import Progress
     from songkit.recipe import Recipe
     from songkit.request import SongRequest
@@ -25,7 +27,19 @@ __all__ = ["add_arguments", "run"]
 
 DEFAULT_MODEL = "mini/song"
 
-_SETTINGS: dict[str, tuple[type, str]] = {
+
+def _of_tracks(kind: type) -> Callable[[Any], dict[str, Any]]:
+    """Returns what reads `vocal=0.6,accompaniment=0`, or the same as JSON has it."""
+
+    def read(given: Any) -> dict[str, Any]:
+        items = given.items() if isinstance(given, dict) else (part.split("=") for part in given.split(",") if part)
+        return {str(track).strip(): kind(value) for track, value in items}
+
+    read.__name__ = f"TRACK={kind.__name__}"  # argparse names it where a value is wrong
+    return read
+
+
+_SETTINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "temperature": (float, "how freely ids are drawn; 0 takes the most likely one"),
     "top_k": (int, "ids that may be drawn at each step; 0 means all"),
     "guidance": (float, "how much the song obeys the request; 1 is no guidance"),
@@ -33,6 +47,8 @@ _SETTINGS: dict[str, tuple[type, str]] = {
     "repetition_penalty": (float, "how much less likely; 1 is not at all"),
     "refiner_temperature": (float, "the same as --temperature for the track refiner"),
     "refiner_top_k": (int, "the same as --top-k for the track refiner"),
+    "track_temperature": (_of_tracks(float), "--temperature of single tracks, such as vocal=0.6,accompaniment=0"),
+    "track_top_k": (_of_tracks(int), "the same of --top-k"),
     "max_seconds": (float, "where a song that does not end by itself is cut"),
     "min_seconds": (float, "before which a song does not end by itself"),
     "prompt_seconds": (float, "how much of an audio prompt is used"),
@@ -41,7 +57,7 @@ _SETTINGS: dict[str, tuple[type, str]] = {
 }
 """The options that override the model's own `generate` settings."""
 
-_METAVARS = {int: "N", float: "X", str: "KIND"}
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "KIND"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
     for name, (kind, text) in _SETTINGS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", metavar=_METAVARS[kind], type=kind, help=text)
+        group.add_argument(f"--{name.replace('_', '-')}", metavar=_METAVARS.get(kind, "TRACK=X"), type=kind, help=text)
 
 
 def run(args: argparse.Namespace) -> int:

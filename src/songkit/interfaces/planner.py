@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -33,6 +33,20 @@ class Sampling:
     """Divisor of the logits of ids within the window; 1 is none, LeVo uses 1.1."""
     min_frames: int = 1
     """Frames before which a planner may not end a song."""
+    track_temperature: Mapping[str, float] = field(default_factory=dict)
+    """Temperatures of single tracks, see `of`."""
+    track_top_k: Mapping[str, int] = field(default_factory=dict)
+    """The same of `top_k`."""
+
+    def of(self, track: str) -> Sampling:
+        """Returns how the ids of a track are drawn."""
+        if track not in self.track_temperature and track not in self.track_top_k:
+            return self
+        return replace(
+            self,
+            temperature=self.track_temperature.get(track, self.temperature),
+            top_k=self.track_top_k.get(track, self.top_k),
+        )
 
 
 class Planner(nn.Module, ABC):

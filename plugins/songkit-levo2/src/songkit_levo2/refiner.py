@@ -189,7 +189,7 @@ class TrackLMDrawing(TrackDrawing):
 
     def _draw(self, track: int, logits: Tensor, songs: Sequence[_Song]) -> list[int]:
         """Draws a track's ids of some songs from their logits [N, G, V]."""
-        sampling, config = self.sampling, self.refiner.config
+        sampling, config = self.sampling.of(_TRACKS[track]), self.refiner.config
         guided = guide(logits[:, 0], logits[:, 1], sampling.guidance) if self.rows > 1 else logits[:, 0]
         if config.behaviour == "mended":
             guided = guided[:, : config.codebook_size]  # the plan says when the song ends
