@@ -31,6 +31,7 @@ STAND_INS = {
     "my-vae.yaml": "defaults: [levo2/mini/vae]\n",
     "my-dpo.yaml": "defaults: [levo2/mini/planner]\n",
     "my-songs.yaml": "defaults: [levo2/mini/songs]\n",
+    "our-tiers.yaml": "defaults: [levo2/mini/songs]\n",
     "our-songs.yaml": "defaults: [levo2/mini/songs]\n",
     "our-tokens.yaml": "defaults: [levo2/mini/tokenize]\n",
 }

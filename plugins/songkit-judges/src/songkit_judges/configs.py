@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from songkit.plugin import ref
 
 __all__ = [
     "EnsembleConfig",
     "FormConfig",
     "IntegrityConfig",
     "MelodyConfig",
+    "MusicalityConfig",
+    "MusicalityScoreConfig",
     "PhonemeErrorsConfig",
     "PitchConfig",
     "SimilarityConfig",
     "StructureConfig",
     "StyleConfig",
+    "TieredConfig",
+    "TrainRewardConfig",
     "VoiceQualityConfig",
 ]
 
@@ -217,6 +224,70 @@ class VoiceQualityConfig:
         if not 0.1 <= self.hop <= 9:
             problems.append(f"hop is {self.hop}; it must be from 0.1 to 9 seconds")
         return problems
+
+
+@dataclass(kw_only=True)
+class MusicalityConfig:
+    """A reward for musicality: a small scorer over measures of the song and musicnn's embedding."""
+
+    hidden: int = 32
+    """Units of the scorer's hidden layer."""
+    dropout: float = 0.3
+    """Share of the features that are left out at random in training."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = [] if self.hidden >= 1 else [f"hidden is {self.hidden}; it must be 1 or more"]
+        return (
+            problems
+            if 0 <= self.dropout < 1
+            else [*problems, f"dropout is {self.dropout}; it must be from 0 to below 1"]
+        )
+
+
+@dataclass(kw_only=True)
+class MusicalityScoreConfig:
+    """The musicality reward as a judge: its score, and the tier that it falls into."""
+
+    model: str = field(default="", metadata={"path": True})
+    """Weights of a `judges/musicality` reward; empty means those that come with the plugin."""
+    replicates: int = 2000
+    """Bootstrap resamples of the songs."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        return _replicates(self.replicates)
+
+
+@dataclass(kw_only=True)
+class TieredConfig:
+    """Songs of another source, labelled with the musicality tier that the reward hears."""
+
+    songs: Any = ref("source")
+    """Where the songs come from; they need vocal and accompaniment."""
+    model: str = field(default="", metadata={"path": True})
+    """Weights of a `judges/musicality` reward; empty means those that come with the plugin."""
+
+
+@dataclass(kw_only=True)
+class TrainRewardConfig:
+    """Trains `judges/musicality` on pairs of a better and a worse song (Bradley-Terry)."""
+
+    preferences: str = field(default="", metadata={"path": True})
+    """CSV file of a listening test, with the columns song,rater,score or chosen,rejected,rater; empty means pairs of
+    different tiers."""
+    features: str = field(default="", metadata={"path": True})
+    """File (.npz) where the features of the songs are kept, so that they are listened to once; empty keeps none."""
+    held_out: float = 0.25
+    """Share of the songs that is only validated on."""
+    embedding: bool = True
+    """Whether musicnn's embedding is heard beside the measures."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        return [] if 0 <= self.held_out < 1 else [f"held_out is {self.held_out}; it must be from 0 to below 1"]
 
 
 def _replicates(value: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from songkit_judges.pitch import scale_of
+from songkit_judges.remembered import remembered
 from songkit_judges.whisper import RATE, resample
 
 __all__ = ["CHROMA_SECONDS", "chroma_frames", "hear_chords", "hear_mode", "triad_of"]
@@ -22,6 +23,7 @@ _MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2
 _MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 
 
+@remembered
 def chroma_frames(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """Returns how much each pitch class sounds at each time, float [N, 12].
 

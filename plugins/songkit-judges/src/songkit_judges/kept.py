@@ -14,7 +14,7 @@ from songkit.interfaces.metric import SongMetric
 from songkit.types import Audio, Song
 from songkit_judges.phonemes import pooled_interval
 
-__all__ = ["KeptMetric", "track_samples"]
+__all__ = ["KeptMetric", "check_batch", "levelled", "numbers", "track_samples"]
 
 
 class KeptMetric(SongMetric):
@@ -112,6 +112,21 @@ def track_samples(audio: Audio, track: str, index: int) -> np.ndarray:
         raise RequestError(f"no track '{track}' to judge; the songs have {', '.join(audio.tracks) or 'none'}")
     samples = audio.tracks[track][index, :, : int(audio.lengths[index])]
     return np.asarray(samples.detach().to("cpu", torch.float32).numpy())
+
+
+def levelled(audio: np.ndarray, level: float, *parts: np.ndarray) -> list[np.ndarray]:
+    """Returns parts of a recording (by default the whole) with the gain that gives the recording a level.
+
+    Judges that were made for recordings of a usual level would otherwise hear how loud a song is. Silence stays.
+
+    Args:
+        audio: Float samples [C, T].
+        level: Root mean square.
+        parts: Float samples [C, T] of which the recording is made.
+    """
+    found = float(np.sqrt(np.square(audio, dtype=np.float64).mean())) if audio.size else 0.0
+    gain = np.float32(level / found if found > 1e-5 else 1.0)
+    return [gain * part for part in parts or (audio,)]
 
 
 def check_batch(audio: Audio, songs: Sequence[Song]) -> None:

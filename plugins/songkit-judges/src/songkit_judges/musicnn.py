@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from songkit.errors import CheckpointError, PluginError
 from songkit_judges.mel import mel_spectrogram
+from songkit_judges.remembered import remembered
 from songkit_judges.tensor_bundle import read_bundle
 from songkit_judges.whisper import RATE, resample
 
@@ -74,6 +75,7 @@ class Heard:
     """float32 [200], the penultimate layer."""
 
 
+@remembered
 def listen(audio: np.ndarray, sample_rate: int, model: str = "msd") -> Heard:
     """Listens to a whole recording; one shorter than three seconds is repeated.
 

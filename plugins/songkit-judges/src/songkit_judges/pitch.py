@@ -16,6 +16,7 @@ from songkit.interfaces.metric import MetricInfo
 from songkit.types import Audio, Note, Song
 from songkit_judges.configs import PitchConfig
 from songkit_judges.kept import KeptMetric, check_batch, track_samples
+from songkit_judges.remembered import remembered
 from songkit_judges.whisper import RATE, resample
 
 __all__ = [
@@ -108,6 +109,7 @@ _SHARES = {
 }
 
 
+@remembered
 def track_pitch(audio: np.ndarray, sample_rate: int, *, tracker: str = "swift-f0") -> tuple[np.ndarray, np.ndarray]:
     """Tracks the pitch of a voice.
 

@@ -1,11 +1,13 @@
-"""What this plugin offers: judges."""
+"""What this plugin offers: judges, and a reward with what trains and uses it."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from songkit.plugin import Component, hookimpl
 from songkit_judges import configs
 
-__all__ = ["songkit_components"]
+__all__ = ["songkit_components", "songkit_recipes"]
 
 
 @hookimpl
@@ -22,7 +24,35 @@ def songkit_components() -> list[Component]:
         _metric("similarity", configs.SimilarityConfig, "style:SimilarityMetric"),
         _metric("integrity", configs.IntegrityConfig, "quality:IntegrityMetric"),
         _metric("voice-quality", configs.VoiceQualityConfig, "quality:VoiceQualityMetric"),
+        _metric("musicality", configs.MusicalityScoreConfig, "reward:MusicalityMetric"),
+        Component(
+            kind="reward",
+            name="musicality",
+            config=configs.MusicalityConfig,
+            factory="songkit_judges.reward:MusicalityReward",
+            example=configs.MusicalityConfig(hidden=4),
+        ),
+        Component(
+            kind="source",
+            name="tiered",
+            config=configs.TieredConfig,
+            factory="songkit_judges.tiered:TieredSongs",
+            example=configs.TieredConfig(),
+        ),
+        Component(
+            kind="task",
+            name="train-reward",
+            config=configs.TrainRewardConfig,
+            factory="songkit_judges.train_reward:TrainReward",
+            example=configs.TrainRewardConfig(held_out=0.0),
+        ),
     ]
+
+
+@hookimpl
+def songkit_recipes() -> Path:
+    """Returns the folder of the recipes around the musicality reward."""
+    return Path(__file__).parent / "recipes"
 
 
 def _metric(name: str, config: type, factory: str, *tags: str) -> Component:

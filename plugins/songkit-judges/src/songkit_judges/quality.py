@@ -16,7 +16,7 @@ from songkit.errors import CheckpointError, PluginError
 from songkit.interfaces.metric import MetricInfo
 from songkit.types import Audio, Song
 from songkit_judges.configs import IntegrityConfig, VoiceQualityConfig
-from songkit_judges.kept import KeptMetric, check_batch, track_samples
+from songkit_judges.kept import KeptMetric, check_batch, levelled, track_samples
 from songkit_judges.mel import mel_spectrogram
 from songkit_judges.whisper import RATE, resample
 
@@ -111,7 +111,7 @@ class VoiceQualityMetric(KeptMetric):
         """Listens to the vocal track of each song."""
         check_batch(generated, songs)
         for i, song in enumerate(songs):
-            vocal = track_samples(generated, "vocal", i)
+            (vocal,) = levelled(track_samples(generated, "vocal", i), _LEVEL)
             found = opinions(vocal, generated.sample_rate, hop=self.config.hop)
             self.keep(song.id, **{name: [value] for name, value in found.items()})
 
@@ -130,6 +130,8 @@ class VoiceQualityMetric(KeptMetric):
 
 
 _OPINIONS = ("signal", "background", "overall", "speech")
+_LEVEL = 0.05
+"""Root mean square at which a voice is heard: 26 dB below full scale, as in the listening tests (ITU-T P.835)."""
 _WINDOW = 144160
 """Samples (9.01 s) that DNSMOS hears at once."""
 _CURVES = {

@@ -12,7 +12,7 @@ from songkit.types import Audio, Song
 from songkit_judges.configs import SimilarityConfig, StyleConfig
 from songkit_judges.descriptions import TAG_WORDS, read_description
 from songkit_judges.harmony import chroma_frames, hear_mode
-from songkit_judges.kept import KeptMetric, check_batch, track_samples
+from songkit_judges.kept import KeptMetric, check_batch, levelled, track_samples
 from songkit_judges.musicnn import TAGS, listen
 from songkit_judges.pitch import track_pitch
 from songkit_judges.tempo import hear_tempo, tempo_misses
@@ -24,6 +24,8 @@ PARTS = ("genre", "instrument", "register", "mode", "tempo")
 
 _WORDS = tuple((group, word) for group, words in TAG_WORDS.items() for word in words)
 _REGISTERS, _MODES = ("", "low", "high"), ("", "maj", "min")
+_LEVEL = 0.1
+"""Root mean square of the mix at which musicnn hears it."""
 _LOW_VOICE = 58.5
 """MIDI pitch (240 Hz) that the median of a low voice stays below: men sing around A2 to A3, women and children around
 A3 to A4."""
@@ -56,6 +58,7 @@ class StyleMetric(KeptMetric):
         rate = generated.sample_rate
         for i, song in enumerate(songs):
             mix, vocal, band = (track_samples(generated, name, i) for name in ("mix", "vocal", "accompaniment"))
+            mix, band = levelled(mix, _LEVEL, mix, band)
             logits = {"msd": listen(mix, rate, "msd").logits, "mtt": listen(band, rate, "mtt").logits}
             _, midi = track_pitch(vocal, rate)
             sung = midi[np.isfinite(midi)]
@@ -123,7 +126,7 @@ class SimilarityMetric(KeptMetric):
         check_batch(generated, songs)
         for i, song in enumerate(songs):
             heard = [
-                listen(track_samples(audio, "mix", i), audio.sample_rate).embedding
+                listen(levelled(track_samples(audio, "mix", i), _LEVEL)[0], audio.sample_rate).embedding
                 for audio in (generated, reference or generated)
             ]
             self.keep(song.id, own=heard[0], like=heard[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from songkit_judges.mel import mel_spectrogram
+from songkit_judges.remembered import remembered
 from songkit_judges.whisper import RATE, resample
 
 __all__ = ["hear_tempo", "onset_strength", "tempo_misses"]
@@ -47,6 +48,7 @@ def hear_tempo(audio: np.ndarray, sample_rate: int) -> tuple[float, float]:
     return float(tempi[best]), float(np.clip(salience[best], 0, 1))
 
 
+@remembered
 def onset_strength(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """Returns how much louder each 10 ms is than the one before, on average over 40 mel bands, [N]."""
     power = mel_spectrogram(resample(audio, sample_rate, RATE), RATE, size=512, hop=_HOP, bands=40)
