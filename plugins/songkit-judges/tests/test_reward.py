@@ -243,3 +243,20 @@ def test_a_tiered_source_labels_the_songs_of_another():
     assert song.tier == load_reward().tiers(score)[0]
     assert song.provenance["judged"] == {"musicality": round(float(score), 6), "tier_of_source": songs[1].tier}
     assert song.id == songs[1].id
+
+
+@needs_musicnn
+@pytest.mark.slow
+def test_the_shipped_recipe_trains_a_reward_that_the_judge_takes(tmp_path):
+    pytest.importorskip("songkit_synth")
+    from songkit.recipe import load
+    from songkit.registry import Registry
+    from songkit.train import train
+
+    options = ["data.songs=8", "data.seconds_min=8", "data.seconds_max=12", "trainer.max_steps=4", "task.held_out=0"]
+    recipe = load("judges/train-musicality", options, registry=Registry.discover())
+    weights = train(recipe, tmp_path / "run", progress=False) / "reward.safetensors"
+    metric = MusicalityMetric(MusicalityScoreConfig(model=str(weights)))
+    song = samples.song(0)
+    metric.update(stems(song), [song])
+    assert metric.per_song()[0]["tier"] in TIERS
