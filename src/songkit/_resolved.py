@@ -11,7 +11,7 @@ from songkit._structure import Node
 from songkit._typed import values_of
 from songkit._yaml import MISSING, Item, leaves, plain
 
-__all__ = ["resolved_values", "walk"]
+__all__ = ["components_of", "node_values", "resolved_values", "walk"]
 
 
 def resolved_values(
@@ -23,19 +23,24 @@ def resolved_values(
     if local is not None and isinstance(local.value, list):
         out["plugins"] = [str((file.place.folder / str(file.value)).resolve()) for file in local.value]
     out.update({key: plain(item) for key in ("paths", "vars") if (item := root.get(key)) is not None})
-    out.update({role: _node_values(node) for role, node in roles.items()})
+    out.update({role: node_values(node) for role, node in roles.items()})
     if metrics:
-        out["metrics"] = {name: _node_values(node) for name, node in metrics.items()}
+        out["metrics"] = {name: node_values(node) for name, node in metrics.items()}
     out.update({key: values_of(settings) for key, settings in sections.items()})
     named = {**roles, **{f"metrics.{name}": node for name, node in metrics.items()}}
     for path, item in leaves(root):
         if item.value == MISSING:
             _put(out, path, MISSING)
-    out["_components"] = {
-        key: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
-        for key, node in walk(named)
-    }
+    out["_components"] = components_of(named)
     return out
+
+
+def components_of(nodes: Mapping[str, Node]) -> dict[str, Any]:
+    """Returns the id, revision, distribution and version of every node by its key path."""
+    return {
+        key: {"id": node.id, "revision": node.revision, "distribution": node.distribution, "version": node.version}
+        for key, node in walk(nodes)
+    }
 
 
 def walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> Iterator[tuple[str, Node]]:
@@ -49,7 +54,8 @@ def walk(nodes: Mapping[str, Node | Mapping[str, Node]], prefix: str = "") -> It
             yield from walk(node, f"{path}.")
 
 
-def _node_values(node: Node) -> dict[str, Any]:
+def node_values(node: Node) -> dict[str, Any]:
+    """Returns a node as plain values with every default explicit."""
     out: dict[str, Any] = {"use": node.id}
     if node.weights is not None:
         out["weights"] = values_of(node.weights)
@@ -57,9 +63,9 @@ def _node_values(node: Node) -> dict[str, Any]:
     for option in dataclasses.fields(node.config):
         child = node.children.get(option.name)
         if isinstance(child, Node):
-            out[option.name] = _node_values(child)
+            out[option.name] = node_values(child)
         elif child is not None:
-            out[option.name] = {name: _node_values(part) for name, part in child.items()}
+            out[option.name] = {name: node_values(part) for name, part in child.items()}
         elif option.init and not parts & set(option.metadata):
             out[option.name] = values_of(getattr(node.config, option.name))
     return out

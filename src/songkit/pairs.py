@@ -39,6 +39,7 @@ __all__ = [
     "CANDIDATE_COLUMNS",
     "PAIR_COLUMNS",
     "Candidate",
+    "MinedCandidates",
     "MinedPairs",
     "Pair",
     "build",
@@ -118,12 +119,62 @@ class Pair:
     """The same in words."""
 
 
-class MinedPairs:
-    """The pairs of a mined folder, read from memory maps: a `DataSource`, whose items are the requests as songs.
+class MinedCandidates:
+    """The candidates of a mined folder, in a pair or not, read from memory maps.
 
     Attributes:
         root: The folder.
         layout: The streams of the candidates' ids.
+        rows: Of candidates.parquet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Opens a mined folder.
+
+        Args:
+            root: What `songkit mine` wrote.
+
+        Raises:
+            LayoutError: The folder is no finished mining, or is damaged.
+        """
+        self.root = Path(root)
+        self.rows = read_table(self.root / "candidates.parquet", CANDIDATE_COLUMNS)
+        layout = _layout(self.root / "codes" / "layout.json")
+        self.layout: TokenLayout = layout_from_json(layout["layout"])
+        self._ends = offsets(np.asarray([row["frames"] for row in self.rows], np.int64))
+        codes, frames = self.root / "codes", int(self._ends[-1])
+        dtype = layout["dtype"]
+        self._ids = FlatFile(codes / f"ids.{dtype}", f"<{dtype}", frames * len(self.layout), _REMEDY)
+        self._cursor = FlatFile(codes / "cursor.i32", "<i4", frames, _REMEDY) if layout["cursor"] else None
+        self._place = {(row["request"], row["candidate"]): i for i, row in enumerate(self.rows)}
+
+    def candidate(self, request: str, candidate: int) -> Candidate:
+        """Returns a candidate, whether it is in a pair or not; raises `KeyError` if there is none."""
+        index = self._place[request, candidate]
+        row, begin, end = self.rows[index], int(self._ends[index]), int(self._ends[index + 1])
+        streams = len(self.layout)
+        ids = self._ids.array[begin * streams : end * streams].reshape(streams, -1)
+        return Candidate(
+            candidate=candidate,
+            seed=row["seed"],
+            ids=ids.astype(np.int64),
+            layout=self.layout,
+            cursor=None if self._cursor is None else self._cursor.array[begin:end].astype(np.int64),
+            finished=row["finished"],
+            scores={k: v for k, v in row.items() if k not in CANDIDATE_COLUMNS and v is not None},
+            policy=row["policy"],
+        )
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Digests of the weights that sang the candidates; one, unless folders were put together."""
+        return tuple(dict.fromkeys(row["policy"] for row in self.rows))
+
+
+class MinedPairs(MinedCandidates):
+    """The pairs of a mined folder: a `DataSource`, whose items are the requests as songs.
+
+    Attributes:
         frames: int64 [pairs, 2], length of the chosen and of the rejected song in frames.
     """
 
@@ -138,8 +189,7 @@ class MinedPairs:
         Raises:
             LayoutError: The folder is no finished mining or is damaged, or has no pairs of a strategy.
         """
-        self.root = Path(root)
-        self._rows = read_table(self.root / "candidates.parquet", CANDIDATE_COLUMNS)
+        super().__init__(root)
         pairs = read_table(self.root / "pairs.parquet", PAIR_COLUMNS)
         known = list(dict.fromkeys(pair["strategy"] for pair in pairs))
         for strategy in strategies:
@@ -156,14 +206,6 @@ class MinedPairs:
                 f"{self.root} holds no pair with a margin of {least_margin:g} or more ({len(pairs)} pairs in all). "
                 "Mine with more candidates or smaller gaps."
             )
-        layout = _layout(self.root / "codes" / "layout.json")
-        self.layout: TokenLayout = layout_from_json(layout["layout"])
-        self._ends = offsets(np.asarray([row["frames"] for row in self._rows], np.int64))
-        codes, frames = self.root / "codes", int(self._ends[-1])
-        dtype = layout["dtype"]
-        self._ids = FlatFile(codes / f"ids.{dtype}", f"<{dtype}", frames * len(self.layout), _REMEDY)
-        self._cursor = FlatFile(codes / "cursor.i32", "<i4", frames, _REMEDY) if layout["cursor"] else None
-        self._place = {(row["request"], row["candidate"]): i for i, row in enumerate(self._rows)}
         self._requests = _requests(self.root / "requests.jsonl")
         self.frames = np.asarray(
             [[self._row(pair, side)["frames"] for side in ("chosen", "rejected")] for pair in self._pairs], np.int64
@@ -197,28 +239,6 @@ class MinedPairs:
             reason=row["reason"],
         )
 
-    def candidate(self, request: str, candidate: int) -> Candidate:
-        """Returns a candidate, whether it is in a pair or not; raises `KeyError` if there is none."""
-        index = self._place[request, candidate]
-        row, begin, end = self._rows[index], int(self._ends[index]), int(self._ends[index + 1])
-        streams = len(self.layout)
-        ids = self._ids.array[begin * streams : end * streams].reshape(streams, -1)
-        return Candidate(
-            candidate=candidate,
-            seed=row["seed"],
-            ids=ids.astype(np.int64),
-            layout=self.layout,
-            cursor=None if self._cursor is None else self._cursor.array[begin:end].astype(np.int64),
-            finished=row["finished"],
-            scores={k: v for k, v in row.items() if k not in CANDIDATE_COLUMNS and v is not None},
-            policy=row["policy"],
-        )
-
-    @property
-    def policies(self) -> tuple[str, ...]:
-        """Digests of the weights that sang the candidates; one, unless folders were put together."""
-        return tuple(dict.fromkeys(row["policy"] for row in self._rows))
-
     def _row(self, pair: Mapping[str, Any], side: str) -> dict[str, Any]:
         place = self._place.get((pair["request"], pair[side]))
         if place is None or pair["request"] not in self._requests:
@@ -226,7 +246,7 @@ class MinedPairs:
                 f"{self.root / 'pairs.parquet'} names candidate {pair[side]} of request '{pair['request']}', which is "
                 "not in candidates.parquet or requests.jsonl: the folder is damaged. Mine again."
             )
-        return self._rows[place]
+        return self.rows[place]
 
 
 def build(config: PairsConfig) -> MinedPairs:

@@ -1,4 +1,4 @@
-"""The sections of a recipe that say which preferences are mined and how models are merged. No component reads them."""
+"""The sections of a recipe that say how preferences are mined, trained on in rounds, and merged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal
 
-__all__ = ["MergeSettings", "MergedModel", "MineSettings", "StrategySettings", "SweepSettings"]
+__all__ = [
+    "MergeSettings",
+    "MergedModel",
+    "MineSettings",
+    "SemiOnlineSettings",
+    "StrategySettings",
+    "SweepSettings",
+]
 
 
 @dataclass(kw_only=True)
@@ -179,3 +186,42 @@ class MergeSettings:
                 f"sweep.between names {', '.join(unknown)}; the models are {', '.join(self.models) or 'none'}"
             )
         return problems + [f"sweep: {problem}" for problem in self.sweep.validate()]
+
+
+@dataclass(kw_only=True)
+class SemiOnlineSettings:
+    """When `songkit semi-online` refreshes its policy, and when it stops."""
+
+    rounds: int = 4
+    """Trainings at most. Each takes the next `mine.limit` requests; one more mining judges the last policy."""
+    steps: int = 100
+    """Steps of a training; then the policy that sings is refreshed."""
+    refiner: bool = False
+    """Whether the refiner is trained too; LeVo 2 trains its Mixed Semantic LM alone."""
+    score: str = ""
+    """Score whose mean is to get better; empty is that of the first strategy."""
+    least_gain: float = 0.0
+    """By how much the mean has to get better than the best one before to count."""
+    patience: int = 1
+    """Rounds in a row that may bring no gain; after more of them it stops."""
+    least_entropy: float = 0.8
+    """Collapse: entropy of the leading stream's ids, as a share of the first round's, below which it stops."""
+    length_range: tuple[float, float] = (0.6, 1.6)
+    """Collapse: mean length of the songs, as a share of the first round's, outside which it stops."""
+    most_repetition: float = 0.15
+    """Collapse: rise over the first round of the share of frames that repeat, above which it stops."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem with the values."""
+        problems = [
+            f"{name} is {getattr(self, name)}; expected at least {least}"
+            for name, least in (("rounds", 1), ("steps", 1), ("patience", 0), ("least_gain", 0), ("most_repetition", 0))
+            if not getattr(self, name) >= least
+        ]
+        if not 0 <= self.least_entropy < 1:
+            problems.append(f"least_entropy is {self.least_entropy}; expected a share from 0 to below 1")
+        if not 0 <= self.length_range[0] < 1 < self.length_range[1]:
+            problems.append(f"length_range is {list(self.length_range)}; expected a share below 1 and one above")
+        if self.score and not all(self.score.partition(".")):
+            problems.append(f"score is '{self.score}'; expected METRIC.VALUE or reward.ASPECT")
+        return problems

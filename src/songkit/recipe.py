@@ -34,7 +34,7 @@ from songkit._yaml import (
     read_text,
 )
 from songkit.errors import RecipeError, did_you_mean, shortened
-from songkit.preference_settings import MergeSettings, MineSettings
+from songkit.preference_settings import MergeSettings, MineSettings, SemiOnlineSettings
 from songkit.registry import Registry
 from songkit.settings import SECTIONS, GenerateSettings, OptimizerSettings, PrepareSettings, TrainerSettings
 
@@ -89,6 +89,7 @@ class Recipe:
     generate: GenerateSettings
     mine: MineSettings
     merge: MergeSettings
+    semi_online: SemiOnlineSettings
     resolved: Mapping[str, Any]
     """Plain values with every default explicit; `dump` writes them as a recipe."""
     origins: Mapping[str, str]

@@ -25,7 +25,7 @@ from songkit.recipe import Recipe, dump
 
 __all__ = ["check_run", "described", "forget_metrics_after", "open_run", "record_run"]
 
-_MAY_CHANGE = ("trainer", "prepare", "generate", "mine", "merge", "_components")
+_MAY_CHANGE = ("trainer", "prepare", "generate", "mine", "merge", "semi_online", "_components")
 """Keys of a recipe that may differ when a training goes on: limits and intervals, and what training does not read."""
 
 
