@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -15,6 +15,10 @@ from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
 from songkit.kernels import PackedLinear, library, linear_rows, native, pack
 from songkit.kernels.linear import BLOCK, FEW
+from songkit.recipe import load
+from songkit.registry import Registry
+from songkit.settings import GenerateSettings
+from songkit.singing import SongModel
 
 WAYS = ("native", "onednn", "plain")
 CLOSE = {"fp32": 1e-5, "bf16": 6e-3, "int8": 1.2e-2}
@@ -38,6 +42,7 @@ def layer(inputs: int = 36, outputs: int = 50, *, bias: bool = False) -> nn.Line
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("precision", CLOSE)
+@settings(max_examples=25)
 @given(rows=st.integers(1, 20), inputs=st.integers(1, 20), outputs=st.integers(1, 70), bias=st.booleans())
 def test_packed_layers_agree_with_the_layer(way, precision, rows, inputs, outputs, bias):
     plain = layer(4 * inputs, outputs, bias=bias)
@@ -211,3 +216,33 @@ def test_the_library_computes_the_same_without_special_instructions(monkeypatch,
             torch.testing.assert_close(one(x), way, rtol=0, atol=2e-6)
     finally:
         library.cache_clear()
+
+
+# --- the setting -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.discover()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_a_model_is_packed_in_the_precision_that_is_asked_for(registry, precision):
+    recipe = load("mini/song", registry=registry)
+    model = SongModel.load(recipe, precision=precision)
+    for part in (model.planner, model.refiner):
+        kinds = {module.precision for module in part.modules() if isinstance(module, PackedLinear)}
+        assert kinds == {precision}
+    assert not any(isinstance(module, PackedLinear) for module in model.codec.modules())
+    assert recipe.generate.precision == "fp32"
+
+
+def test_an_unknown_precision_is_told():
+    assert GenerateSettings(precision="fp8").validate() == ["precision is 'fp8'; expected fp32, bf16 or int8"]
+
+
+def test_a_tower_in_bf16_steps_as_well():
+    """As large models are loaded: without a float32 copy."""
+    plain = tower()
+    pack(half := copy.deepcopy(plain).bfloat16(), "bf16")
+    assert error(decode(half, [5, 9]), decode(plain, [5, 9])) < 2 * CLOSE["bf16"]
