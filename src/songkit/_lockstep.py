@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from songkit._song_audio import Prompt, encode_prompt
+from songkit._song_audio import Prompt, device_of, encode_prompt
 from songkit.decoding import Stage, run
 from songkit.interfaces import Sampling
 from songkit.interfaces.drawing import DrawnPlan
@@ -111,8 +111,9 @@ class Lockstep:
 
     def _codes(self, ids: list[list[int]], first: int, layout: TokenLayout) -> Codes:
         known = min(map(len, ids))
-        rows = torch.tensor([[row[first:known] for row in ids]], dtype=torch.int64)
-        return Codes(rows, torch.tensor([rows.shape[2]]), layout)
+        device = device_of(self.model.codec)
+        rows = torch.tensor([[row[first:known] for row in ids]], dtype=torch.int64, device=device)
+        return Codes(rows, torch.tensor([rows.shape[2]], device=device), layout)
 
     def _planned(self) -> Iterator[int]:
         """Yields requests when there is a place for them, each with its conditions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from songkit.audio import read_audio
 from songkit.interfaces import Codec
 from songkit.types import TRACKS, Audio, Codes
 
-__all__ = ["Prompt", "decode_song", "encode_prompt", "mixed", "prompt_audio", "read_prompt"]
+__all__ = ["Prompt", "decode_song", "device_of", "encode_prompt", "mixed", "prompt_audio", "read_prompt"]
 
 Prompt = Mapping[str, np.ndarray]
 """An audio prompt, float32 [C, T] by track, as the codec wants it."""
@@ -84,5 +85,12 @@ def encode_prompt(codec: Codec, prompt: Prompt) -> Codes:
 def prompt_audio(codec: Codec, prompt: Prompt) -> Audio:
     """Returns an audio prompt, as a batch of one song."""
     samples = min(track.shape[1] for track in prompt.values())
-    tracks = {name: torch.from_numpy(track[None, :, :samples]) for name, track in prompt.items()}
-    return Audio(tracks, torch.tensor([samples]), codec.sample_rate)
+    device = device_of(codec)
+    tracks = {name: torch.from_numpy(track[None, :, :samples]).to(device) for name, track in prompt.items()}
+    return Audio(tracks, torch.tensor([samples], device=device), codec.sample_rate)
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Returns where a module's tensors are."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

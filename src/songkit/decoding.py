@@ -8,6 +8,7 @@ seen to come out the same to the last bit in a block of another size (`block_siz
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 import weakref
@@ -150,13 +151,14 @@ def block_sizes(drawing: Drawing, places: int) -> list[int]:
     machine's kernels, the shapes and the number type. So it is tried, once for each tower: every row of random songs
     must come out of a block of the size as it does out of blocks of `BLOCK`. Sizes that do not agree are not used.
     """
-    tower = drawing.backbone
-    known = _AGREE.setdefault(tower, {})
+    known = _AGREE.setdefault(drawing.backbone, {})
+    weight = next(drawing.backbone.parameters())
     sizes = [BLOCK]
     for size in itertools.takewhile(lambda n: n < 2 * places, (2**n for n in range(20))):
-        weight = next(tower.parameters())
         key = (type(drawing), drawing.rows, size, weight.dtype, weight.device, torch.get_num_threads())
-        if size != BLOCK and known.setdefault(key, _agrees(drawing, size, weight) if key not in known else known[key]):
+        if size != BLOCK and key not in known:
+            known[key] = _agrees(drawing, size, weight)
+        if size != BLOCK and known[key]:
             sizes.append(size)
     return sorted(sizes)
 
@@ -166,19 +168,17 @@ _AGREE: weakref.WeakKeyDictionary[Backbone, dict[object, bool]] = weakref.WeakKe
 
 def _agrees(drawing: Drawing, size: int, weight: Tensor) -> bool:
     """Whether a block of a size gives the rows that blocks of `BLOCK` give, bit for bit."""
-    rows, tower = drawing.rows, drawing.backbone
-    songs = max(size, BLOCK)
+    rows, tower, songs = drawing.rows, drawing.backbone, max(size, BLOCK)
     draw = torch.Generator().manual_seed(0)
-    x = torch.randn(songs, rows, 2, tower.width, generator=draw).to(weight)
+    x = torch.randn(1 + songs, rows, tower.width, generator=draw).to(weight)
     mask = torch.ones(rows, 1, dtype=torch.bool, device=x.device)
+    _, begun = tower.start(x[0, :, None], mask, 1)  # the same for all: their steps differ
 
     def stepped(block: int) -> list[Tensor]:
-        caches = [tower.start(song[:, :1], mask, 1)[1] for song in x]
-        states = [
-            tower.step(x[i : i + block, :, 1].flatten(0, 1), caches[i : i + block]).unflatten(0, (block, -1))
-            for i in range(0, songs, block)
-        ]
-        made = [[states[i], *drawing.outputs(states[i])] for i in range(len(states))]
+        made = []
+        for part in x[1:].split(block):
+            states = tower.step(part.flatten(0, 1), [copy.deepcopy(begun) for _ in part]).unflatten(0, (block, -1))
+            made.append([states, *drawing.outputs(states)])
         return [torch.cat(parts) for parts in zip(*made, strict=True)]
 
     return all(torch.equal(one, two) for one, two in zip(stepped(BLOCK), stepped(size), strict=True))
@@ -206,7 +206,8 @@ def run_songs(
             next position, or `None` to end the song.
         steps: For each song, how many positions may follow the prefix.
     """
-    for _ in run(Stage(_OneByOne(backbone, prefixes, advance, steps), range(len(prefixes)))):
+    drawing = _OneByOne(backbone, prefixes, advance, steps)
+    for _ in run(Stage(drawing, range(len(prefixes)), places=min(PLACES, len(prefixes)))):
         pass
 
 

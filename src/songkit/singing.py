@@ -190,7 +190,7 @@ def _sing_together(
 ) -> Iterator[SungSong]:
     """Draws plans and tracks in lockstep; a song is decoded when it and those before it are drawn."""
     seeds = [song_seed(seed, request.id) for request in requests]
-    songs = Lockstep(model, requests, prompts, seeds, settings, places=batch)
+    songs = Lockstep(model, requests, prompts, seeds, settings, places=min(batch, len(requests)))
     report = Reporter(progress, 1, len(requests), len(requests)).stage("draw", songs.most * len(requests))
     complete: set[int] = set()
     rounds = songs.run()

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from songkit._drawn_song import END, NO_FRAME, StreamDrawing, collect
 from songkit.cursor import AGES, age_class, frame_ages, move_loss, move_scores
-from songkit.decoding import Stage, run
+from songkit.decoding import PLACES, Stage, run
 from songkit.errors import LayoutError
 from songkit.interfaces import Backbone, Planner, Sampling, Tokenizer
 from songkit.kernels import linear_rows
@@ -170,7 +170,7 @@ class StreamPlanner(Planner):
         """Draws songs; one that follows the lyrics may end only when its cursor has reached the last token."""
         drawing = self.drawing(sampling=sampling, max_frames=max_frames)
         songs = [drawing.add(conditions, index, seed) for index, seed in enumerate(seeds)]
-        for _ in run(Stage(drawing, songs)):
+        for _ in run(Stage(drawing, songs, places=min(PLACES, len(songs)))):
             if progress is not None:
                 progress(sum(len(song.ids[self.pattern.lead]) for song in drawing.songs))
         return collect(drawing.songs, self.layout)

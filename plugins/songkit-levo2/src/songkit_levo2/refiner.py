@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from songkit.decoding import Stage, run, song_rows
+from songkit.decoding import PLACES, Stage, run, song_rows
 from songkit.interfaces import Backbone, Sampling, Tokenizer, TrackRefiner
 from songkit.interfaces.drawing import DrawnPlan, Start, TrackDrawing
 from songkit.patterns import delayed
@@ -108,7 +108,7 @@ class TrackLM(TrackRefiner):
             sampling = replace(sampling, guidance=1.0)
         drawing = self.drawing(sampling=sampling)
         songs = [drawing.add(_Whole(self, plan, i), conditions, i, seed) for i, seed in enumerate(seeds)]
-        for _ in run(Stage(drawing, songs)):
+        for _ in run(Stage(drawing, songs, places=min(PLACES, len(songs)))):
             if progress is not None:
                 progress(sum(len(song.ids) for song in drawing.songs))
         device = plan.codes.ids.device
