@@ -283,6 +283,19 @@ def _rotated(song: Song, other: Song, rng: np.random.Generator) -> Song:
     return _stems(song, lambda track: np.roll(track, half, axis=1))
 
 
+def _contrary(song: Song, other: Song, rng: np.random.Generator) -> Song:
+    """The song under a description that is wrong in every part."""
+    from songkit_synth.styles import GENRES, INSTRUMENTS, moods
+
+    low, brisk = song.description.startswith("male"), (song.tempo or 0) >= 100
+    genre = rng.choice([name for name in GENRES if name != song.provenance["genre"]])
+    mood = moods("min" if str(song.key).endswith("maj") else "maj", 120 if brisk else 80)[0]
+    absent = sorted({name for name in INSTRUMENTS.values() if name.split()[-1] not in song.description})
+    played = " and ".join(rng.choice(absent, 2, replace=False))
+    text = f"{'female' if low else 'male'}, {genre}, {mood}, {played}, the bpm is {(song.tempo or 0) * 0.8:.0f}"
+    return dataclasses.replace(song, description=text)
+
+
 DAMAGES: Mapping[str, Callable[[Song, Song, np.random.Generator], Song]] = {
     "quieter": lambda song, other, rng: _stems(song, lambda track: 0.5 * track),
     "noise": _noise,
@@ -291,7 +304,7 @@ DAMAGES: Mapping[str, Callable[[Song, Song, np.random.Generator], Song]] = {
     "transposed voice": _transposed,
     "muted lines": _muted,
     "rotated": _rotated,
-    "other description": lambda song, other, rng: dataclasses.replace(song, description=other.description),
+    "other description": _contrary,
     "other words": lambda song, other, rng: dataclasses.replace(song, sections=other.sections),
 }
 

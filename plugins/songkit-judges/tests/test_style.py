@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from songkit.errors import RequestError
 from songkit.types import Alignment, Audio, Section, Song, Span
 from songkit_judges import style
 from songkit_judges.configs import (
@@ -22,7 +23,7 @@ from songkit_judges.configs import (
 )
 from songkit_judges.descriptions import MOODS, TAG_WORDS, VOICES, read_description
 from songkit_judges.form import FormMetric
-from songkit_judges.harmony import chroma_frames, hear_chords, hear_mode, triad_of
+from songkit_judges.harmony import chord_notes, chroma_frames, hear_chords, hear_mode
 from songkit_judges.melody import MelodyMetric, fifths_apart
 from songkit_judges.musicnn import TAGS, Heard
 from songkit_judges.quality import IntegrityMetric, faults
@@ -187,9 +188,17 @@ def test_fifths_are_counted_around_the_circle():
 def test_triads_are_heard_as_what_they_are(name):
     root = {"C": 60, "A": 57, "F#": 66, "Bb": 58}[name.partition(":")[0]]
     frames = chroma_frames(chord(root, name[-3:], 3.0), RATE)
-    assert (hear_chords(frames)[2:-2] == triad_of(name)).all()
-    assert triad_of(name).sum() == 3
+    assert (hear_chords(frames)[2:-2] == chord_notes(name)).all()
+    assert chord_notes(name).sum() == 3
     assert not hear_chords(np.zeros((5, 12))).any()
+
+
+def test_sevenths_are_notes_of_their_chord():
+    assert np.flatnonzero(chord_notes("Eb:maj7")).tolist() == [2, 3, 7, 10]
+    assert np.flatnonzero(chord_notes("B:hdim7")).tolist() == [2, 5, 9, 11]
+    for bad in ("H:maj", "C:sus", "C", ":min"):
+        with pytest.raises(RequestError, match="not understood"):
+            chord_notes(bad)
 
 
 def test_modes_are_heard():

@@ -270,6 +270,10 @@ class TieredConfig:
     model: str = field(default="", metadata={"path": True})
     """Weights of a `judges/musicality` reward; empty means those that come with the plugin."""
 
+    def validate(self) -> list[str]:
+        """Returns every problem with the values; there is none that they can have."""
+        return []
+
 
 @dataclass(kw_only=True)
 class TrainRewardConfig:

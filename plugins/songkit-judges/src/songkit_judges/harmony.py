@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from songkit_judges.pitch import scale_of
+from songkit.errors import RequestError
+from songkit_judges.pitch import pitch_class
 from songkit_judges.remembered import remembered
 from songkit_judges.whisper import RATE, resample
 
-__all__ = ["CHROMA_SECONDS", "chroma_frames", "hear_chords", "hear_mode", "triad_of"]
+__all__ = ["CHROMA_SECONDS", "chord_notes", "chroma_frames", "hear_chords", "hear_mode"]
 
 _SIZE = 8192
 """Samples of a spectrum at 16 kHz: 2 Hz a bin tells semitones apart from 65 Hz (C2) on."""
@@ -17,6 +18,19 @@ CHROMA_SECONDS = _SIZE / 2 / RATE
 _LOWEST, _HIGHEST = 65.0, 2000.0
 _AROUND = 2
 """Frames on both sides that a chord is heard over: 1.3 s in all."""
+
+_CHORDS = {
+    "maj": (0, 4, 7),
+    "min": (0, 3, 7),
+    "dim": (0, 3, 6),
+    "aug": (0, 4, 8),
+    "maj7": (0, 4, 7, 11),
+    "min7": (0, 3, 7, 10),
+    "7": (0, 4, 7, 10),
+    "hdim7": (0, 3, 6, 10),
+    "dim7": (0, 3, 6, 9),
+}
+"""Semitones of each kind of chord above its root, by the names of Harte et al. (ISMIR 2005)."""
 
 # How well each note fits a key, from the tonic up (Krumhansl & Kessler 1982).
 _MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
@@ -59,24 +73,26 @@ def hear_chords(classes: np.ndarray) -> np.ndarray:
     """
     padded = np.pad(classes, ((_AROUND, _AROUND), (0, 0)))
     smooth = np.lib.stride_tricks.sliding_window_view(padded, 2 * _AROUND + 1, axis=0).sum(axis=2)
-    triads = np.stack([np.roll(triad_of(f"C:{mode}"), root) for mode in ("maj", "min") for root in range(12)])
+    triads = np.stack([np.roll(chord_notes(f"C:{mode}"), root) for mode in ("maj", "min") for root in range(12)])
     best = triads[np.argmax(smooth @ triads.T, axis=1)]
     return np.asarray(best & (smooth.sum(axis=1, keepdims=True) > 0))
 
 
-def triad_of(chord: str) -> np.ndarray:
-    """Returns the pitch classes of a chord such as `C:maj` or `Bb:min`, bool [12].
+def chord_notes(chord: str) -> np.ndarray:
+    """Returns the pitch classes of a chord such as `C:maj`, `Bb:min7` or `F#:hdim7`, bool [12].
 
     Raises:
         RequestError: If the chord is written in another way.
     """
-    scale = scale_of(chord)  # the root, third and fifth of the scale of the same name
-    tonic = scale_of(f"{chord.partition(':')[0]}:maj")
-    root = next(r for r in range(12) if np.array_equal(np.roll(scale_of("C:maj"), r), tonic))
-    third = 4 if chord.endswith(":maj") else 3
+    root, _, quality = chord.partition(":")
+    if quality not in _CHORDS:
+        raise RequestError(
+            f"chord '{chord}' is not understood; expected a root and a kind, such as C:maj or Bb:min7. "
+            f"Kinds: {', '.join(_CHORDS)}."
+        )
     notes = np.zeros(12, dtype=bool)
-    notes[[root, (root + third) % 12, (root + 7) % 12]] = True
-    return notes & scale
+    notes[(pitch_class(root) + np.array(_CHORDS[quality])) % 12] = True
+    return notes
 
 
 def hear_mode(classes: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from songkit.interfaces.metric import MetricInfo
 from songkit.types import Audio, Song, Span
 from songkit_judges.configs import MelodyConfig
-from songkit_judges.harmony import CHROMA_SECONDS, chroma_frames, hear_chords, triad_of
+from songkit_judges.harmony import CHROMA_SECONDS, chord_notes, chroma_frames, hear_chords
 from songkit_judges.kept import KeptMetric, check_batch, track_samples
 from songkit_judges.pitch import scale_of, scale_share, track_pitch
 
@@ -116,5 +116,5 @@ def _heard(classes: np.ndarray, times: np.ndarray) -> np.ndarray:
 def _written(chords: Sequence[Span], times: np.ndarray) -> np.ndarray:
     notes = np.zeros((times.size, 12), dtype=bool)
     for chord in chords:
-        notes[(times >= chord.start) & (times < chord.end)] = triad_of(chord.label)
+        notes[(times >= chord.start) & (times < chord.end)] = chord_notes(chord.label)
     return notes

@@ -24,6 +24,7 @@ __all__ = [
     "best_key_share",
     "chance_of_best_key",
     "note_errors",
+    "pitch_class",
     "scale_of",
     "scale_share",
     "track_pitch",
@@ -157,12 +158,23 @@ def scale_of(key: str) -> np.ndarray:
         RequestError: If the key is not written like `C:maj`, `F#:maj` or `Bb:min`.
     """
     tonic, _, mode = key.partition(":")
-    if not tonic or tonic[0] not in _TONICS or set(tonic[1:]) - set("#b") or mode not in ("maj", "min"):
+    if mode not in ("maj", "min"):
         raise RequestError(f"key '{key}' is not understood; expected tonic and mode, such as C:maj, F#:maj or Bb:min")
-    root = _TONICS[tonic[0]] + tonic.count("#") - tonic[1:].count("b") + (3 if mode == "min" else 0)
+    root = pitch_class(tonic) + (3 if mode == "min" else 0)
     scale = np.zeros(_BINS, dtype=bool)
     scale[(root + np.array(_MAJOR)) % _BINS] = True
     return scale
+
+
+def pitch_class(note: str) -> int:
+    """Returns the number of semitones of a note such as `C`, `F#` or `Bb` above C.
+
+    Raises:
+        RequestError: If it is written in another way.
+    """
+    if not note or note[0] not in _TONICS or set(note[1:]) - set("#b"):
+        raise RequestError(f"note '{note}' is not understood; expected a letter from A to G, with # or b behind it")
+    return (_TONICS[note[0]] + note.count("#") - note[1:].count("b")) % _BINS
 
 
 def scale_share(midi: np.ndarray, scale: np.ndarray, tolerance: float = 50.0) -> float:
