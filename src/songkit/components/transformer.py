@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from songkit.components.configs import TransformerConfig
 from songkit.interfaces.backbone import Backbone, Cache
-from songkit.kernels import NativeTower, PackedLinear
+from songkit.kernels import NativeTower, PackedLinear, Replay
 
 __all__ = ["Transformer", "build"]
 
@@ -35,6 +36,19 @@ class _KeyValues:
     positions: Tensor
     """int64 [G]: the position of each row's next step."""
     used: int
+    replay: tuple[object, Replay] | None = None
+    """On a GPU: the step of the block that this song is the first of, and which block that was."""
+
+
+class _Place(NamedTuple):
+    """A song of a block during a step."""
+
+    row: int
+    cache: _KeyValues
+    at: Tensor
+    """int64 [1]: where the step's keys and values go."""
+    reach: int
+    """How much of the cache is read; beyond `at` it is hidden."""
 
 
 class Transformer(Backbone):
@@ -47,6 +61,8 @@ class Transformer(Backbone):
         self.config, self.width = config, config.dim
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim, eps=1e-5)
+        self.static = False
+        """Whether steps are made as on a GPU, of tensors that stay where they are."""
         self._native: NativeTower | None = None
         self.register_buffer("_turn", torch.empty(0, 0), persistent=False)
         for name, weight in self.named_parameters():
@@ -76,7 +92,9 @@ class Transformer(Backbone):
         heads, size = self.config.heads, self.config.dim // self.config.heads
         dtype = next((m.dtype for m in self.modules() if isinstance(m, PackedLinear)), x.dtype)
         shape = (self.config.layers, 2, rows, heads, length + capacity, size)
-        cache = _KeyValues(x.new_empty(shape, dtype=dtype), length - mask.sum(1), mask.sum(1), length)
+        # Steps that read beyond what is used need numbers there; where none does, memory is taken as it is filled.
+        make = x.new_zeros if x.is_cuda or self.static else x.new_empty
+        cache = _KeyValues(make(shape, dtype=dtype), length - mask.sum(1), mask.sum(1), length)
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         rotation = self._rotation(positions)
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
@@ -93,7 +111,13 @@ class Transformer(Backbone):
         for _, cache in live:
             if cache.used == cache.data.shape[4]:
                 raise IndexError(f"a song's cache is full after {cache.used} positions: start it with more capacity")
-        states = self._native_step(x, live) if self._is_native(x) else self._plain_step(x, live)
+        if self._is_native(x):
+            states = self._native_step(x, live)
+        elif live and (x.is_cuda or self.static):
+            states = self._static_step(x, live)
+        else:
+            at = torch.tensor([cache.used for _, cache in live], device=x.device)
+            states = self._plain_step(x, self._positions(x, live), at, live, [cache.used + 1 for _, cache in live])
         for _, cache in live:
             cache.positions += 1
             cache.used += 1
@@ -130,16 +154,34 @@ class Transformer(Backbone):
             self._turn = torch.cat(self._rotation(torch.arange(2 * positions)[None]), -1)[0, 0].contiguous()
         return self._turn
 
-    def _plain_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
-        positions = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
-        for first, cache in live:
-            positions[first : first + len(cache.positions), 0] = cache.positions
+    def _plain_step(
+        self, x: Tensor, positions: Tensor, at: Tensor, live: Sequence[tuple[int, _KeyValues]], reach: Sequence[int]
+    ) -> Tensor:
+        """Runs rows [R, D] at their positions [R, 1]; `at` [N] and `reach` are those of the live songs."""
+        places = [_Place(row, cache, at[i : i + 1], reach[i]) for i, (row, cache) in enumerate(live)]
         rotation = self._rotation(positions)
         h = x[:, None]
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, _Layer)
-            h = layer.step(h, rotation, live, index)
+            h = layer.step(h, rotation, places, index)
         return self.norm(h)[:, 0]
+
+    def _static_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
+        """The same with tensors that stay where they are, and so one graph of a GPU for many steps of a block."""
+        reach = [min(-(-(cache.used + 1) // _REACH) * _REACH, cache.data.shape[4]) for _, cache in live]
+        block = [(row, id(cache), most) for (row, cache), most in zip(live, reach, strict=True)]
+        at = torch.tensor([cache.used for _, cache in live], device=x.device)
+        inputs, first = (x, self._positions(x, live), at), live[0][1]
+        if first.replay is None or first.replay[0] != block:
+            first.replay = block, Replay(lambda x, where, at: self._plain_step(x, where, at, live, reach), *inputs)
+        return first.replay[1](*inputs)
+
+    @staticmethod
+    def _positions(x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
+        positions = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
+        for first, cache in live:
+            positions[first : first + len(cache.positions), 0] = cache.positions
+        return positions
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, 1, S, D / H / 2] of positions [B, S]."""
@@ -172,19 +214,18 @@ class _Layer(nn.Module):
             keep[0, :, :, : k.shape[2]], keep[1, :, :, : v.shape[2]] = k, v
         return self._rest(x, _attend(q, k, v, bias).transpose(1, 2).flatten(2))
 
-    def step(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], live: Sequence[tuple[int, _KeyValues]], index: int
-    ) -> Tensor:
+    def step(self, x: Tensor, rotation: tuple[Tensor, Tensor], places: Sequence[_Place], index: int) -> Tensor:
         q, k, v = self._project(x, rotation)
         out = torch.zeros_like(x)
-        for row, cache in live:
-            rows, used = slice(row, row + len(cache.positions)), cache.used + 1
-            keys, values = cache.data[index, 0], cache.data[index, 1]
-            keys[:, :, cache.used], values[:, :, cache.used] = k[rows, :, 0], v[rows, :, 0]
-            scores = q[rows].to(keys.dtype) @ keys[:, :, :used].transpose(-1, -2)
-            padding = torch.arange(used, device=x.device) < cache.first[:, None, None, None]
-            weights = torch.softmax(scores.float().masked_fill(padding, float("-inf")), -1).to(values.dtype)
-            out[rows] = (weights @ values[:, :, :used]).transpose(1, 2).flatten(2)
+        for row, cache, at, reach in places:
+            rows, keys, values = slice(row, row + len(cache.positions)), cache.data[index, 0], cache.data[index, 1]
+            keys.index_copy_(2, at, k[rows].to(keys.dtype))
+            values.index_copy_(2, at, v[rows].to(values.dtype))
+            scores = q[rows].to(keys.dtype) @ keys[:, :, :reach].transpose(-1, -2)
+            time = torch.arange(reach, device=x.device)
+            hidden = (time < cache.first[:, None, None, None]) | (time > at)
+            weights = torch.softmax(scores.float().masked_fill(hidden, float("-inf")), -1).to(values.dtype)
+            out[rows] = (weights @ values[:, :, :reach]).transpose(1, 2).flatten(2).to(out.dtype)
         return self._rest(x, out)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,6 +251,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         out.append(torch.softmax(scores, -1) @ v[:, :, :last])
     return torch.cat(out, 2)
 
+
+_REACH = 256
+"""A captured step reads so many positions, or twice, three times so many; then it is captured anew."""
 
 _BLOCK = 160
 """Queries that attend together: small enough to leave out much of the future, large enough for fast products."""

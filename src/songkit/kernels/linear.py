@@ -81,7 +81,7 @@ class PackedLinear(nn.Module):
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Returns the outputs `start` to `stop` [..., stop - start] of inputs [..., K]."""
         flat = x.reshape(-1, self.in_features)
-        if len(flat) > FEW:
+        if len(flat) > FEW or x.device.type != "cpu":
             out = functional.linear(flat.to(self.dtype), self._plain()[start:stop])
         elif self.way == "native":
             out = self._native(flat, start, stop)

@@ -1,0 +1,342 @@
+"""The speed of decoding: steps per second with guidance, side by side, and how near that is to the speed of memory.
+
+    pip install -e '.[bench]'     # Hugging Face's transformers, to compare with; left out where it is not there
+    python benchmarks/decoding.py --threads 2 --out results/decoding.json
+    python benchmarks/decoding.py --only step batch --quick
+
+Parts: `step` (one song: songkit in three precisions, Hugging Face, a plain loop), `batch` (one guidance row, eight
+songs), `length` (a song of 4m30), `agree` (the same ids in bf16 and int8 as in fp32), `sizes` (each released size that
+fits: load, first token, speed, peak memory; each in a process of its own). Systems take turns for a few steps at a
+time; medians are shown. The bound of a step is its weights and keys and values over the read bandwidth of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import finish
+from decoding_peers import EagerLoop, HuggingFace
+
+from songkit._drawn_song import StreamDrawing
+from songkit.components.configs import TransformerConfig
+from songkit.components.transformer import Transformer
+from songkit.decoding import Stage, run
+from songkit.interfaces import Sampling
+from songkit.kernels import Precision, pack
+from songkit.types import Conditions
+from songkit_levo2.configs import MixedLMConfig, TrackLMConfig
+from songkit_levo2.planner import MixedLM
+from songkit_levo2.refiner import TrackLM
+
+PREFIX = 602
+SMALL = {"dim": 768, "layers": 12, "refiner_layers": 4, "heads": 6, "feed_forward": 2688}
+RELEASED = {
+    "small": SMALL,
+    "v2-medium": {"dim": 1536, "layers": 28, "refiner_layers": 12, "heads": 12, "feed_forward": 8960},
+    "v2-large": {"dim": 2048, "layers": 36, "refiner_layers": 12, "heads": 16, "feed_forward": 11008},
+}
+PEER = {**SMALL, "layers": 16, "streams": 3, "vocabulary": 16385}
+BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+PARTS = ("step", "batch", "length", "agree", "sizes")
+
+
+class Songkit:
+    """Planner and refiner in lockstep over songs, as `songkit generate` runs them, without conditioner and codec."""
+
+    def __init__(self, precision: Precision, *, songs: int = 1, guidance: float = 1.5, frames: int = 2000) -> None:
+        self.precision, self.songs, self.rows = precision, songs, songs * (1 if guidance == 1 else 2)
+        self.planner, self.refiner = (part.eval().requires_grad_(False) for part in build(SMALL))
+        self.weights = weight_bytes(self.planner, self.refiner, precision)
+        for part in (self.planner, self.refiner):
+            pack(part, precision)
+        self.used = PREFIX
+        self._rounds = self._decode(songs, guidance, frames)
+        self.burst(12)  # past the prefixes, and the frames by which the refiner runs behind
+
+    @torch.no_grad()
+    def burst(self, steps: int) -> list[float]:
+        """Returns the seconds that each of some steps of all songs takes."""
+        times = []
+        for _ in range(steps):
+            begin = time.perf_counter()
+            next(self._rounds)
+            times.append(time.perf_counter() - begin)
+        self.used += steps
+        return times
+
+    def bytes(self) -> float:
+        """Returns what a step has to read: weights, and the keys and values so far."""
+        layers, per = SMALL["layers"] + SMALL["refiner_layers"], 4 if self.precision == "fp32" else 2
+        return self.weights + self.rows * self.used * layers * 2 * SMALL["dim"] * per
+
+    def _decode(self, songs: int, guidance: float, frames: int) -> Iterator[Any]:
+        sampling = Sampling(temperature=0.0, top_k=0, guidance=guidance, min_frames=frames)
+        conditions = random_conditions(songs, SMALL["dim"])
+        plans, tracks = (
+            self.planner.drawing(sampling=sampling, max_frames=frames),
+            self.refiner.drawing(sampling=sampling),
+        )
+        stages = [Stage(plans, range(songs)), Stage(tracks, range(songs))]
+        for song in range(songs):
+            plans.add(conditions, song, song)
+            tracks.add(plans.songs[song], conditions, song, song)
+        return run(*stages)
+
+
+def build(size: dict[str, int]) -> tuple[MixedLM, TrackLM]:
+    """Makes planner and refiner of a size with random weights."""
+
+    def tower(layers: int) -> Transformer:
+        options = {name: size[name] for name in ("dim", "heads", "feed_forward")}
+        return Transformer(TransformerConfig(layers=layers, rope_base=5e5, **options))
+
+    refiner = TrackLMConfig(codebook_size=16384, source_codebook_size=16384, source_width=size["dim"], ends=True)
+    planner = MixedLM(MixedLMConfig(codebook_size=16384, cursor=False), tower(size["layers"]))
+    return planner, TrackLM(refiner, tower(size["refiner_layers"]))
+
+
+def weight_bytes(planner: torch.nn.Module, refiner: torch.nn.Module, precision: Precision) -> int:
+    """Returns the size of the weights that every step reads: all linear layers, no embeddings."""
+    modules = itertools.chain(planner.modules(), refiner.modules())
+    return sum(BYTES[precision] * m.weight.numel() for m in modules if isinstance(m, torch.nn.Linear))
+
+
+def random_conditions(songs: int, width: int) -> Conditions:
+    """Returns prefixes of the released model's length, with their null branch."""
+    branches = [
+        Conditions(0.5 * torch.randn(songs, PREFIX, width), torch.ones(songs, PREFIX, dtype=torch.bool))
+        for _ in range(2)
+    ]
+    branches[0].null = branches[1]
+    return branches[0]
+
+
+class Memory:
+    """Reads a buffer that no cache holds, with all threads: the bound of everything else."""
+
+    def __init__(self, megabytes: int) -> None:
+        self.buffer = torch.ones(megabytes * 250_000)
+
+    def burst(self, steps: int) -> list[float]:
+        """Returns the seconds of some readings."""
+        return [_clocked(self.buffer.sum) for _ in range(steps)]
+
+    def bytes(self) -> float:
+        """Returns how much is read."""
+        return self.buffer.nbytes
+
+
+def interleaved(systems: dict[str, Any], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Lets systems take turns; returns the seconds of each one's steps."""
+    times: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(rounds):
+        for name, system in systems.items():
+            times[name] += system.burst(steps)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run (default all)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default torch's choice)")
+    parser.add_argument("--rounds", type=int, default=15, help="turns that each system takes (default 15)")
+    parser.add_argument("--quick", action="store_true", help="a few steps of everything: is it all there?")
+    parser.add_argument("--sizes", nargs="+", choices=RELEASED, default=list(RELEASED), help="for the part `sizes`")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--child", nargs=2, metavar=("SIZE", "FOLDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    if args.child:
+        from decoding_sizes import child
+
+        child(args.child[0], Path(args.child[1]), steps=3 if args.quick else 30)
+        return
+    if args.quick:
+        args.rounds, args.sizes = 2, ["small"]
+    rows: list[list[str]] = []
+    record: dict[str, Any] = {}
+    parts: dict[str, Callable[..., Any]] = {
+        "step": step,
+        "batch": batch,
+        "length": length,
+        "agree": agree,
+        "sizes": sizes,
+    }
+    for name in args.only:
+        record[name] = parts[name](args, rows)
+    finish(
+        "Decoding",
+        ["part", "what", "ms", "steps/s", "of the bound", "note"],
+        rows,
+        out=args.out,
+        runs=args.rounds,
+        record=record,
+    )
+
+
+def compare(systems: dict[str, Any], args: argparse.Namespace, rows: list[list[str]], part: str) -> dict[str, Any]:
+    """Measures systems beside the memory, writes their rows and returns medians."""
+    systems = {"memory": Memory(100 if args.quick else 600), **systems}
+    times = interleaved(systems, args.rounds, 2 if args.quick else 6)
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    bandwidth = systems["memory"].bytes() / middle["memory"]
+    rows.append([part, "read bandwidth", "", "", "", f"{bandwidth / 1e9:.1f} GB/s"])
+    found: dict[str, Any] = {"bandwidth": bandwidth}
+    for name, system in itertools.islice(systems.items(), 1, None):
+        seconds, songs = middle[name], getattr(system, "songs", 1)
+        bound = system.bytes() / bandwidth if hasattr(system, "bytes") else None
+        found[name] = {"seconds": seconds, "quartile": statistics.quantiles(times[name], n=4)[0], "bound": bound}
+        share = f"{bound / seconds:.2f}" if bound else ""
+        rows.append([part, name, f"{1e3 * seconds:.2f}", f"{songs / seconds:.1f}", share, ""])
+    return found
+
+
+def step(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
+    """One song, everything beside everything."""
+    systems: dict[str, Any] = {f"songkit {precision}": Songkit(precision) for precision in BYTES}
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        systems[f"plain loop {name}"] = EagerLoop(PEER, PREFIX, dtype)
+        if find_spec("transformers"):
+            systems[f"Hugging Face {name}"] = HuggingFace(PEER, PREFIX, dtype)
+    if not find_spec("transformers"):
+        rows.append(["step", "Hugging Face", "", "", "", "not run: transformers is not installed"])
+    found = compare(systems, args, rows, "step")
+    for peer, aim in (("plain loop bf16", 3.5), ("plain loop fp32", 12.0)):
+        ratio = found[peer]["seconds"] / found["songkit bf16"]["seconds"]
+        rows.append(["step", f"songkit bf16 against {peer}", "", f"{ratio:.2f} ×", "", f"aim {aim}"])
+    return found
+
+
+def batch(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
+    """What the guidance row costs, and what eight songs at once bring."""
+    systems = {
+        "songkit bf16": Songkit("bf16"),
+        "songkit bf16, no guidance": Songkit("bf16", guidance=1.0),
+        "songkit bf16, 8 songs": Songkit("bf16", songs=8),
+        "songkit int8, 8 songs": Songkit("int8", songs=8),
+    }
+    found = compare(systems, args, rows, "batch")
+    one, bare, eight = (found[name]["seconds"] for name in list(systems)[:3])
+    rows.append(["batch", "guidance row", "", f"{one / bare:.2f} ×", "", "aim at most 1.10"])
+    bound = 8 * found["songkit bf16"]["bound"] / found["songkit bf16, 8 songs"]["bound"]
+    rows.append(
+        ["batch", "steps of 8 songs against 1", "", f"{8 * one / eight:.2f} ×", "", f"aim 5; bounds {bound:.2f}"]
+    )
+    return found
+
+
+def length(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
+    """The towers alone along a song of 4m30: room for all of it, more and more of it used."""
+    planner, refiner = (part.eval().requires_grad_(False) for part in build(SMALL))
+    towers, frames = [planner.tower, refiner.tower], 6750
+    x, mask = 0.5 * torch.randn(2, PREFIX, SMALL["dim"]), torch.ones(2, PREFIX, dtype=torch.bool)
+    caches: list[Any] = []
+    for tower in towers:
+        pack(tower, "bf16")
+        with torch.no_grad():
+            caches.append(tower.start(x, mask, frames + 100)[1])
+    memory, found, row = Memory(100 if args.quick else 600), {}, torch.randn(2, SMALL["dim"])
+    weights = sum(2 * p.packed.numel() for tower in towers for p in tower.modules() if hasattr(p, "packed"))
+    for used in (PREFIX, 2000, 4000, PREFIX + frames):
+        for cache in caches:
+            cache.data[..., PREFIX:used, :].normal_()
+            cache.positions += used - cache.used
+            cache.used = used
+        seconds, read = [], []
+        for _ in range(3 if args.quick else 30):
+            read += memory.burst(1)
+            seconds.append(
+                _clocked(lambda: [tower.step(row, [cache]) for tower, cache in zip(towers, caches, strict=True)])
+            )
+        middle, bandwidth = statistics.median(seconds), memory.bytes() / statistics.median(read)
+        total = weights + sum(cache.data[..., :used, :].numel() * 2 for cache in caches)
+        found[str(used)] = {"seconds": middle, "bytes": total, "bound": total / bandwidth}
+        share = f"{total / bandwidth / middle:.2f}"
+        rows.append(["length", f"towers, {used} positions", f"{1e3 * middle:.2f}", f"{1 / middle:.1f}", share, ""])
+    return found
+
+
+def agree(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
+    """How often bf16 and int8 find the same id most likely as fp32, along the greedy songs of fp32."""
+    planner, _ = (part.eval().requires_grad_(False) for part in build(SMALL))
+    conditions, frames = random_conditions(1, SMALL["dim"]), 20 if args.quick else 400
+    sampling = Sampling(temperature=0.0, top_k=0, guidance=1.5, min_frames=frames, repetition_penalty=1.1)
+    chosen: dict[str, list[int]] = {}
+    for precision in BYTES:
+        packed = copy.deepcopy(planner)
+        pack(packed, precision)
+        drawing = _Forced(packed, sampling, frames, chosen.get("fp32"))
+        for _ in run(Stage(drawing, [drawing.add(conditions, 0, 0)])):
+            pass
+        chosen[precision] = drawing.likeliest
+    found = {
+        precision: sum(a == b for a, b in zip(chosen["fp32"], chosen[precision], strict=True)) / len(chosen["fp32"])
+        for precision in ("bf16", "int8")
+    }
+    for precision, share in found.items():
+        rows.append(["agree", f"{precision} with fp32, random weights", "", f"{share:.4f}", "", f"{frames} steps"])
+    return found
+
+
+class _Forced(StreamDrawing):
+    """Draws greedily, and goes on with given ids instead, where there are some."""
+
+    def __init__(self, planner: MixedLM, sampling: Sampling, frames: int, ids: list[int] | None) -> None:
+        super().__init__(planner, sampling, frames)
+        self.given, self.likeliest = ids, []
+
+    def advance(self, songs: Any, states: torch.Tensor) -> torch.Tensor:
+        before = len(self.songs[0].ids[0])
+        following = super().advance(songs, states)
+        drawn = self.songs[0].ids[0]
+        if len(drawn) > before:
+            self.likeliest.append(drawn[-1])
+            if self.given is not None:
+                drawn[-1] = self.given[before]
+                following = self._embed([self.songs[0]])
+        return following
+
+
+def sizes(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
+    """Each size in a process of its own: from the file of its weights to the first token, and on."""
+    found = {}
+    for size in args.sizes:
+        with tempfile.TemporaryDirectory(dir=args.out.parent if args.out else None) as folder:
+            words = [sys.executable, __file__, "--child", size, folder, "--threads", str(torch.get_num_threads())]
+            lines = []
+            for _ in range(2):  # the first call writes the weights, the second reads them
+                done = subprocess.run(
+                    [*words, *["--quick"] * args.quick], stdout=subprocess.PIPE, text=True, check=True
+                )
+                lines = done.stdout.splitlines()
+            found[size] = one = json.loads(lines[-1])
+        note = f"{one['parameters'] / 1e9:.2f} B, first token {one['first']:.1f} s, peak {one['peak_mb'] / 1e3:.1f} GB"
+        share, seconds = f"{one['bound'] / one['seconds']:.2f}", one["seconds"]
+        rows.append(["sizes", f"{size} bf16", f"{1e3 * seconds:.2f}", f"{1 / seconds:.1f}", share, note])
+    return found
+
+
+def _clocked(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    with torch.no_grad():
+        call()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
