@@ -108,6 +108,7 @@ songkit mine levo2/mini/mine-lyrics --out runs/mined mine.limit=50""",
     "merge": """\
 songkit merge --models runs/lyrics=0.5 runs/musicality=0.5 --out runs/merged
 songkit merge levo2/mini/merge --out runs/merged --sweep""",
+    "semi-online": "songkit semi-online levo2/mini/semi-online --out runs/rounds --dry-run",
     "evaluate": "songkit evaluate songs --metrics judges/phoneme-errors --out songs.json",
     "import": """\
 songkit import levo2 songgeneration_v2_large/model.pt my-levo2
@@ -233,7 +234,7 @@ def commands_page() -> str:
     parts = [COMMANDS_HEADER]
     for name, summary in COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"songkit {name}", description=f"{summary[0].upper()}{summary[1:]}.")
-        importlib.import_module(f"songkit.cli.{name}").add_arguments(parser)
+        importlib.import_module(f"songkit.cli.{name.replace('-', '_')}").add_arguments(parser)
         parts.append(
             f"## songkit {name}\n\n{parser.description}\n\n```sh\n{EXAMPLES[name]}\n```\n\n{arguments(parser)}"
         )

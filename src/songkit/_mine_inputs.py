@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from songkit._recipe_edits import with_settings
 from songkit.atomic import write_atomically
 from songkit.errors import RecipeError, RequestError
 from songkit.lineage import inputs_of
@@ -22,7 +23,15 @@ from songkit.request import SongRequest, read_requests
 if TYPE_CHECKING:
     from songkit.interfaces import DataSource
 
-__all__ = ["check_recipe", "count_requests", "identity_of", "policy_of", "requests_of"]
+__all__ = [
+    "check_recipe",
+    "check_rounds",
+    "count_requests",
+    "identity_of",
+    "policy_of",
+    "requests_of",
+    "score_of",
+]
 
 _MODEL = ("conditioner", "planner", "refiner", "codec")
 _POLICY = ("conditioner", "planner", "refiner")
@@ -46,6 +55,34 @@ def check_recipe(recipe: Recipe) -> None:
     ]
     if problems:
         raise RecipeError([f"the recipe '{recipe.name}' cannot be mined: {problem}." for problem in problems])
+
+
+def score_of(recipe: Recipe) -> str:
+    """Returns the score whose mean is to get better in rounds."""
+    return recipe.semi_online.score or next(iter(recipe.mine.strategies.values())).score
+
+
+def check_rounds(recipe: Recipe) -> None:
+    """Raises `RecipeError` with everything that a recipe lacks to be mined and trained in rounds."""
+    check_recipe(recipe)
+    problems = [f"it has no {role}" for role in ("task", "objective") if role not in recipe.roles]
+    if not recipe.mine.strategies:
+        problems.append("it says not which pairs to make: give it `mine.strategies`")
+    elif score_of(recipe).partition(".")[0] not in {*recipe.metrics, *(["reward"] if "reward" in recipe.roles else [])}:
+        problems.append(f"no judge gives semi_online.score '{score_of(recipe)}'")
+    if recipe.mine.limit is None:
+        problems.append("it says not how many requests a round takes: give it `mine.limit`")
+    if problems:
+        raise RecipeError([f"the recipe '{recipe.name}' cannot be trained in rounds: {p}." for p in problems])
+    assert recipe.mine.limit is not None
+    needed = (recipe.semi_online.rounds + 1) * recipe.mine.limit
+    whole = with_settings(recipe, "mine", limit=None)
+    if count_requests(whole) < needed:
+        raise RecipeError(
+            f"the recipe '{recipe.name}' has {count_requests(whole)} requests from mine.start on; {needed} are needed, "
+            f"mine.limit ({recipe.mine.limit}) for each of {recipe.semi_online.rounds} rounds and the last judgement. "
+            "Give it more, or take fewer in a round."
+        )
 
 
 def identity_of(recipe: Recipe) -> dict[str, Any]:

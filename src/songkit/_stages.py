@@ -16,7 +16,7 @@ from songkit.errors import RecipeError, did_you_mean
 
 __all__ = ["VERBS", "Stage", "StageSettings", "in_order", "read_stages"]
 
-Verb = Literal["train", "prepare", "model"]
+Verb = Literal["train", "prepare", "mine", "merge", "semi-online", "model"]
 VERBS: tuple[str, ...] = get_args(Verb)
 """What a stage can do; `songkit.ladder` does it."""
 

@@ -39,6 +39,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "prepare": ("prepare",),
     "mine": ("generate", "mine"),
     "merge": ("merge",),
+    "semi-online": ("trainer", "optimizer", "generate", "mine", "semi_online"),
     "model": ("generate",),
 }
 """The sections of a recipe that decide what a verb makes; the others may change without making it anew."""
@@ -296,10 +297,17 @@ def _merge(recipe: Recipe, out: Path, progress: bool) -> None:
     merge(recipe, out)
 
 
+def _semi_online(recipe: Recipe, out: Path, progress: bool) -> None:
+    from songkit.semi_online import semi_online
+
+    semi_online(recipe, out, progress=progress)
+
+
 _RUNS: Mapping[str, Callable[[Recipe, Path, bool], None]] = {
     "train": _train,
     "prepare": _prepare,
     "mine": _mine,
     "merge": _merge,
+    "semi-online": _semi_online,
     "model": _model,
 }

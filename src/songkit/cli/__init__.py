@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "measure generated songs",
     "mine": "make preference pairs of a model's own songs",
     "merge": "interpolate the weights of models",
+    "semi-online": "mine and train on preferences in rounds",
     "runs": "list, show and relate what was trained",
     "import": "turn published weights of others into songkit's",
     "recipes": "list, show and validate recipes",
@@ -95,7 +96,7 @@ def _parser(words: list[str]) -> tuple[argparse.ArgumentParser, ModuleType | Non
     called = next((word for word in words if not word.startswith("-")), None)
     if called is not None and called not in COMMANDS:
         raise SongkitError(f"unknown command '{called}'.{did_you_mean(called, COMMANDS)} See `songkit --help`.")
-    module = importlib.import_module(f"songkit.cli.{called}") if called else None
+    module = importlib.import_module(f"songkit.cli.{called.replace('-', '_')}") if called else None
     for name, summary in COMMANDS.items():
         command = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if module is not None and name == called:

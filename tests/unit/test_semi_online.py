@@ -1,0 +1,183 @@
+"""The semi-online loop: policies from their own songs, round by round, and reasons to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import judges
+import numpy as np
+import pytest
+import rounds
+
+from songkit.checkpoint import read_metadata
+from songkit.cli import main
+from songkit.collapse import collapsed, entropy, repetition
+from songkit.errors import OutputError, RecipeError
+from songkit.lineage import ancestry
+from songkit.pairs import MinedCandidates
+from songkit.preference_settings import SemiOnlineSettings
+from songkit.recipe import Recipe, load
+from songkit.registry import Registry
+from songkit.semi_online import semi_online
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, judges, requests and a recipe."""
+    folder = tmp_path_factory.mktemp("rounds")
+    judges.write_reward(folder / "reward.safetensors")
+    lines = [{"idx": f"r{i}", "gt_lyric": f"[verse] la {'la ' * (i % 3)}la."} for i in range(8)]
+    (folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "loop.yaml").write_text(
+        f"""
+format: 1
+seed: 3
+plugins: ['{Path(rounds.__file__)}', '{Path(judges.__file__)}']
+{rounds.write_model(folder)}
+reward: {{use: local/brightness, weights: ./reward.safetensors}}
+metrics: {{ear: local/loudness}}
+task: {{use: songkit/train-preference}}
+objective: {{use: songkit/dpo, beta: 0.1}}
+generate: {{threads: 1, max_seconds: 0.6, temperature: 1.0}}
+trainer: {{batch_size: 2, accelerator: cpu, threads: 1, log_every: 1, validate_every: 0}}
+optimizer: {{lr: 1.0e-3, warmup_steps: 0}}
+mine:
+  requests: ./requests.jsonl
+  limit: 2
+  candidates: 2
+  strategies: {{bright: {{score: reward.brightness}}}}
+semi_online: {{rounds: 2, steps: 2, patience: 9, length_range: [0.0, 1.0e3], least_entropy: 0.0, most_repetition: 9}}
+"""
+    )
+    return folder
+
+
+def recipe(files: Path, *overrides: str) -> Recipe:
+    return load(files / "loop.yaml", overrides, registry=Registry.discover())
+
+
+@pytest.fixture(scope="module")
+def loop(files: Path) -> Path:
+    semi_online(recipe(files), files / "loop")
+    return files / "loop"
+
+
+def content(root: Path) -> dict[str, bytes]:
+    """What has to be the same however often the loop was interrupted: songs, pairs and weights."""
+    found = [*root.rglob("*.parquet"), *root.rglob("*.safetensors"), *root.glob("round-*/mined/codes/*")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}
+
+
+def test_each_round_sings_new_requests_with_the_policy_of_the_last(files: Path, loop: Path) -> None:
+    rows = [json.loads(line) for line in (loop / "rounds.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    mined = [MinedCandidates(loop / f"round-{i:02d}" / "mined") for i in range(3)]
+    assert [row["request"] for m in mined for row in m.rows[::2]] == [f"r{i}" for i in range(6)]
+    assert len({m.policies for m in mined}) == 3
+    # Each training starts from the weights that sang its pairs.
+    start = ancestry(files / "planner.safetensors")
+    first = ancestry(loop / "round-00" / "run" / "weights" / "planner.safetensors")
+    second = ancestry(loop / "round-01" / "run" / "weights" / "planner.safetensors")
+    assert first[1:] == start
+    assert second[1:] == first
+    assert not (loop / "round-02" / "run").exists()
+    for row in rows[:2]:
+        assert row["training"]["step"] == 2
+        assert row["training"]["preference"] > 0
+    assert "training" not in rows[2]
+
+
+def test_the_best_policy_is_kept(files: Path, loop: Path) -> None:
+    outcome = semi_online(recipe(files), loop)  # all there: answers from what was written
+    scores = [row["score"] for row in outcome.rounds]
+    assert outcome.best == int(np.argmax(scores))
+    assert outcome.reason == "2 rounds are over"
+    kept = ancestry(loop / "weights" / "planner.safetensors")[0]
+    policies = [files / "planner.safetensors"]
+    policies += [loop / f"round-{i:02d}" / "run" / "weights" / "planner.safetensors" for i in range(2)]
+    assert kept == ancestry(policies[outcome.best])[0]
+    assert read_metadata(loop / "weights" / "planner.safetensors")["component"] == "local/tiny"
+
+
+@pytest.mark.slow  # trains again after each kill
+def test_killed_anywhere_it_ends_with_the_same_songs_and_weights(files: Path, loop: Path, tmp_path: Path) -> None:
+    root = tmp_path / "killed"
+    kills = 0
+    for attempt in range(12):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                semi_online(recipe(files), root)
+                status = 0
+            finally:
+                os._exit(status)
+        deadline = time.monotonic() + 0.4 + 0.9 * attempt
+        done, status = 0, 0
+        while not done and time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.02)
+        if not done:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            kills += 1
+        else:
+            assert os.waitstatus_to_exitcode(status) == 0
+            break
+    assert kills >= 2
+    semi_online(recipe(files), root)
+    assert content(root) == content(loop)
+
+
+@pytest.mark.slow  # three more trainings
+def test_it_stops_without_gain_and_when_songs_collapse(files: Path, tmp_path: Path) -> None:
+    outcome = semi_online(recipe(files, "semi_online.patience=0", "semi_online.least_gain=1"), tmp_path / "gain")
+    assert outcome.reason == "no gain in 1 rounds"
+    assert (outcome.best, len(outcome.rounds)) == (int(outcome.rounds[1]["score"] > outcome.rounds[0]["score"]), 2)
+    strict = ["semi_online.length_range=[0.9999,1.0001]", "semi_online.rounds=1"]
+    outcome = semi_online(recipe(files, *strict), tmp_path / "collapse")
+    assert outcome.reason.startswith("the policy collapses: songs last")
+    assert outcome.best == 0
+    kept = ancestry(tmp_path / "collapse" / "weights" / "planner.safetensors")
+    assert kept == ancestry(files / "planner.safetensors")
+
+
+def test_another_recipe_is_refused(files: Path, loop: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"generate\.temperature was 1\.0, is 0\.5"):
+        semi_online(recipe(files, "generate.temperature=0.5"), loop)
+    with pytest.raises(OutputError, match="optimizer differ"):
+        semi_online(recipe(files, "optimizer.lr=1"), loop)
+    with pytest.raises(RecipeError, match=r"has 8 requests from mine\.start on; 10 are needed"):
+        semi_online(recipe(files, "semi_online.rounds=4"), tmp_path / "long")
+    with pytest.raises(RecipeError, match=r"(?s)has no objective.*`mine\.limit`"):
+        semi_online(recipe(files, "objective=null", "mine.limit=null"), tmp_path / "none")
+
+
+def test_the_command_tells_the_rounds(files: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["semi-online", str(files / "loop.yaml"), "--out", str(loop)]) == 0
+    told = capsys.readouterr().out
+    assert "reward.brightness" in told
+    assert "2 rounds are over" in told
+
+
+def test_collapse_is_seen_in_ids() -> None:
+    rng = np.random.default_rng(0)
+    lively, looped = rng.integers(0, 64, 4000), np.tile(rng.integers(0, 64, 25), 160)
+    assert entropy(lively) == pytest.approx(6, abs=0.05)
+    assert entropy(np.zeros(9)) == 0
+    assert repetition(lively) < 0.01
+    assert repetition(looped) > 0.9
+    assert repetition(np.zeros(3)) == 0
+    settings = SemiOnlineSettings()
+    first = {"entropy": 6.0, "seconds": 10.0, "repetition": 0.1, "finished": 1.0}
+    assert collapsed(first, first, settings) == ""
+    for name, value, reason in (
+        ("entropy", 4.0, "entropy fell from 6.00 to 4.00 bits"),
+        ("seconds", 17.0, "songs last 17.0 s, at first 10.0 s"),
+        ("repetition", 0.3, "30% of the frames repeat, at first 10%"),
+    ):
+        assert collapsed({**first, name: value}, first, settings) == reason
