@@ -113,5 +113,7 @@ def _block(states: Tensor, table: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def _picked(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the log-probabilities of ids [...] under logits [..., V], and whether each is the most likely one."""
-    own = logits.gather(-1, ids[..., None])[..., 0]
-    return own - logits.logsumexp(-1), own.detach() >= logits.detach().amax(-1)
+    found = -functional.cross_entropy(logits.flatten(0, -2), ids.flatten(), reduction="none").reshape(ids.shape)
+    with torch.no_grad():
+        likeliest = logits.gather(-1, ids[..., None])[..., 0] >= logits.amax(-1)
+    return found, likeliest
