@@ -139,7 +139,8 @@ void tile(const Linear& l, const typename W::Step* x, const float* factors, floa
         typename W::Vector w[TILES];
         for (int t = 0; t < TILES; t++) {
             memcpy(&w[t], weights + t * steps + k, sizeof w[t]);
-            __builtin_prefetch(weights + (t + TILES) * steps + k);  // the next tiles: too short for the machine to see
+            // Many sums leave the machine no room to see the next tiles coming.
+            if (ROWS > 2) __builtin_prefetch(weights + (t + TILES) * steps + k);
         }
         for (int r = 0; r < ROWS; r++)
             for (int t = 0; t < TILES; t++) W::add(sums[t][r], w[t], x[r * steps + k]);
@@ -169,17 +170,24 @@ void tiles(const Linear& l, const typename W::Step* x, const float* factors, flo
     }
 }
 
+// Multiplies up to four tiles: together for the one or two rows of a lone song, else by twos, whose sums fit.
+template <class W>
+void chunk(const Linear& l, const typename W::Step* x, const float* factors, float* y, int64_t rows, int64_t first) {
+    const int64_t end = first + 64 < l.outputs ? first + 64 : l.outputs;
+    if (end - first > 48 && rows == 1) return tile<W, 1, 4>(l, x, factors, y, first);
+    if (end - first > 48 && rows == 2) return tile<W, 2, 4>(l, x, factors, y, first);
+    for (; first + 16 < end; first += 32) tiles<W, 2>(l, x, factors, y, rows, first);
+    if (first < end) tiles<W, 1>(l, x, factors, y, rows, first);
+}
+
 template <class W>
 void multiply(const Linear& l, const float* x, float* y, int64_t rows, int threads) {
-    const int64_t steps = l.inputs / W::STEP, pairs = (l.outputs + 31) / 32;
+    const int64_t steps = l.inputs / W::STEP;
     std::vector<typename W::Step> inputs(rows * steps);
     std::vector<float> factors(rows);
     for (int64_t r = 0; r < rows; r++) factors[r] = W::prepare(x + r * l.inputs, l.inputs, &inputs[r * steps]);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t p = 0; p < pairs; p++) {
-        if (p * 32 + 16 < l.outputs) tiles<W, 2>(l, inputs.data(), factors.data(), y, rows, p * 32);
-        else tiles<W, 1>(l, inputs.data(), factors.data(), y, rows, p * 32);
-    }
+    for (int64_t first = 0; first < l.outputs; first += 64) chunk<W>(l, inputs.data(), factors.data(), y, rows, first);
 }
 
 void linear(const Linear& l, const float* x, float* y, int64_t rows, int threads) {
