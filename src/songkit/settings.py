@@ -172,7 +172,8 @@ class GenerateSettings:
     """How much of the start of an audio prompt is used."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """Of the weights of planner and refiner while decoding: float32, bfloat16 or whole numbers of 8 bits. Where memory
-    limits the speed, as with large models on a CPU, bf16 is twice as fast as fp32, and int8 faster still."""
+    limits the speed, as with large models on a CPU, bf16 is twice as fast as fp32, and int8 faster still. Below fp32 a
+    codec multiplies in bfloat16 as well where that is not heard, as the miniature's."""
     threads: int | None = None
     """CPU threads of torch; None leaves torch's choice. Small models are fastest with 1: their matrices are soon
     multiplied, and a thread that waits for a busy core holds up all others at every one."""

@@ -52,7 +52,7 @@ class SongModel:
         Args:
             recipe: With conditioner, planner and codec.
             precision: Of the weights of planner and refiner, which are packed for decoding and cannot be trained any
-                more; by default what the recipe's `generate.precision` says.
+                more; by default what the recipe's `generate.precision` says. Below fp32 the codec is lightened, too.
 
         Raises:
             RecipeError: If the recipe lacks conditioner, planner or codec.
@@ -70,8 +70,11 @@ class SongModel:
         for module in built.values():
             module.eval().requires_grad_(False)
         check_decodes(built["codec"], built["planner"], built.get("refiner"))
+        precision = precision or recipe.generate.precision
         for role in {"planner", "refiner"} & set(built):
-            pack(built[role], precision or recipe.generate.precision)
+            pack(built[role], precision)
+        if precision != "fp32":
+            built["codec"].lighten()
         return cls(**{"refiner": None, **built}, recipe=recipe)
 
     @property

@@ -115,6 +115,19 @@ def test_a_prompt_of_any_length_is_no_part_of_the_song(codec: MusicCodec, second
     assert torch.allclose(made, without, atol=1e-6) == (seconds < 0.04)  # less than a frame tells nothing
 
 
+def test_a_light_codec_decodes_nearly_the_same(codec: MusicCodec) -> None:
+    ids = torch.randint(32, (1, 100), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = codec.latents(ids, "vocal", 1)
+        codec.lighten()
+        light = codec.latents(ids, "vocal", 1)
+    codec.diffusion.light = False
+    assert not torch.equal(light, exact)
+    assert light.dtype == torch.float32
+    error = (light - exact).square().mean() / exact.square().mean()
+    assert 10 * float(error.log10()) < -35  # dB
+
+
 def test_a_decoded_sample_depends_on_the_latents_within_reach_only(codec: MusicCodec) -> None:
     middle, reach = 30, codec.vae.reach
     latents = torch.randn(1, 2 * middle + 1, codec.vae.latent, generator=torch.Generator().manual_seed(0))

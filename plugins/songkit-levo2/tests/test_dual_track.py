@@ -157,6 +157,13 @@ def test_a_song_that_arrives_frame_by_frame_has_the_samples_of_the_whole(codec: 
         assert torch.equal(torch.cat([piece[track] for piece in streamed], 2), wave)
 
 
+def test_the_released_transformer_is_never_made_light(codec: MusicCodec) -> None:
+    ids = torch.zeros(1, 20, dtype=torch.int64)
+    before = codec.latents(ids, "vocal", 1)
+    codec.lighten()
+    assert torch.equal(codec.latents(ids, "vocal", 1), before)
+
+
 def test_a_short_opening_lets_a_stream_begin_sooner(codec: MusicCodec) -> None:
     config = tiny()
     config.opening_seconds = 0.8

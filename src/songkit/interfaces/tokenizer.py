@@ -76,6 +76,9 @@ class Codec(Tokenizer, ABC):
             progress: Called with the seconds of audio done, summed over songs and tracks.
         """
 
+    def lighten(self) -> None:
+        """Makes decoding cheaper from now on by products in bfloat16, where that is not heard; by default nowhere."""
+
     def stream(
         self, parts: Iterable[Codes], *, layout: TokenLayout, seed: int = 0, prompt: Audio | None = None
     ) -> Iterator[dict[str, Tensor]]:

@@ -168,6 +168,10 @@ class MusicCodec(Codec):
             tracks[name] = waves
         return Audio(tracks, codes.lengths * self.vae.frame, self.sample_rate)
 
+    def lighten(self) -> None:
+        """Lets the flow transformer multiply in bfloat16, if it can."""
+        self.diffusion.light = self.diffusion.can_be_light
+
     def stream(
         self, parts: Iterable[Codes], *, layout: TokenLayout, seed: int = 0, prompt: Audio | None = None
     ) -> Iterator[dict[str, Tensor]]:

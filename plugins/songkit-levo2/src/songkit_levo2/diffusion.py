@@ -26,6 +26,11 @@ __all__ = ["FlowMatching", "FlowTransformer"]
 class FlowMatching(nn.Module, ABC):
     """Features of codes to standardised latents: the flow's loss and its Euler solver, over any network."""
 
+    can_be_light: bool = False
+    """Whether it may multiply in bfloat16. The released transformer must not: its latents are others then."""
+    light: bool = False
+    """Whether it does so when it samples."""
+
     def __init__(self, *, latent: int, steps: int, guidance: float, sigma_min: float) -> None:
         """Sets up the flow.
 
@@ -79,6 +84,10 @@ class FlowMatching(nn.Module, ABC):
     @torch.no_grad()
     def sample(self, condition: Tensor, given: Tensor, flag: Tensor, noise: Tensor) -> Tensor:
         """Returns standardised latents [B, F, D]: Euler steps from `noise` [B, F, D]; given frames are kept."""
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.light):
+            return self._euler(condition, given, flag, noise)
+
+    def _euler(self, condition: Tensor, given: Tensor, flag: Tensor, noise: Tensor) -> Tensor:
         steps, guidance = self.steps, self.guidance
         hidden = self.hidden_condition(condition.shape[1], len(condition)) if guidance != 1.0 else condition
         x = noise
@@ -97,6 +106,8 @@ class FlowMatching(nn.Module, ABC):
 
 class FlowTransformer(FlowMatching):
     """The miniature's: one track's latents from the features of any tracks; a learned null stands for absent ones."""
+
+    can_be_light = True  # as it was trained
 
     def __init__(self, config: DiffusionConfig, *, features: int, latent: int) -> None:
         super().__init__(latent=latent, steps=config.steps, guidance=config.guidance, sigma_min=config.sigma_min)
