@@ -1,6 +1,6 @@
 """Songs a minute by how many are sung together, and how soon a stream is heard.
 
-    python benchmarks/batches.py [--model mini/song] [--batches 1,4,8] [--songs 8] [--runs 3] [--precision bf16] [--out result.json]
+    python benchmarks/batches.py [--model mini/song] [--batches 1,4,8] [--songs 8] [--runs 3] [--precision bf16]
 
 All batch sizes once, then all again, in one process. The processor's time is told beside the wall's: on a
 machine that does other things only that compares. Codes must not depend on the batch: the script fails if they do.
