@@ -28,11 +28,12 @@ class StageSettings:
     recipe: str
     """Name of a recipe, or the path of its file; one beside the ladder needs no path."""
     verb: Verb = "train"
-    """What is done with the recipe. `model` only writes it down with the weights it starts from, for
-    `songkit generate --model`."""
-    starts_from: dict[str, str] = field(default_factory=dict)
+    """What is done with the recipe, as by the command of that name. `model` only writes it down with the weights it
+    starts from, for `songkit generate --model`."""
+    starts_from: dict[str, str | None] = field(default_factory=dict)
     """The stage whose weights a role begins with, by role: `planner: sft` sets `planner.weights`
-    and `codec.semantic: tokens` the weights of one part; `planner: sft/NAME` takes weights of another name."""
+    and `codec.semantic: tokens` the weights of one part; `planner: sft/NAME` takes weights of another name.
+    A null takes back what a parent says."""
     paths: dict[str, str] = field(default_factory=dict)
     """Values of the recipe's `paths` that lie in another stage's folder: `data: codes`, or
     `tokens: tokens/weights/codec.semantic.safetensors`."""
@@ -56,12 +57,14 @@ class Stage:
     def needs(self) -> tuple[str, ...]:
         """The stages that have to be finished first."""
         used = [*self.settings.starts_from.values(), *self.settings.paths.values()]
-        return tuple(dict.fromkeys(value.partition("/")[0] for value in used))
+        return tuple(dict.fromkeys(value.partition("/")[0] for value in used if value is not None))
 
     def changes(self, folders: Mapping[str, Path]) -> Item:
         """Returns what is merged into the recipe, given the folders of the stages that this one needs."""
         made: dict[str, Any] = {}
         for role, value in self.settings.starts_from.items():
+            if value is None:
+                continue
             name, _, part = role.partition(".")
             stage, _, other = value.partition("/")
             file = str(folders[stage] / "weights" / f"{other or role}.safetensors")

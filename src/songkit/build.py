@@ -121,6 +121,7 @@ def _build(node: Node, seed: int, extra: Mapping[str, Any], device: str | None =
             load_published(file, target)
         elif file != "random":
             load_weights(file, target, component=node.id, revision=node.revision)
+            target.weights_loaded = True  # type: ignore[assignment]  # for tasks that start what is untrained
         for parameter in target.parameters():
             fresh.pop(id(parameter), None)
     if mapped:

@@ -58,6 +58,8 @@ class Run:
 
     folder: Path
     recipe: str
+    task: str
+    """Id of the task that was trained; empty where none was."""
     started: str
     """ISO time in UTC; empty where it is not known."""
     steps: int | None
@@ -89,7 +91,7 @@ def inputs_of(recipe: Recipe) -> list[Input]:
                 found.append(Input(key=key, path=file, sha256=digest_of(file)))
         for option in dataclasses.fields(node.config):
             value = getattr(node.config, option.name)
-            if option.metadata.get("path") and value:
+            if option.metadata.get("path") and not option.metadata.get("made") and value:
                 key, path = f"{where}.{option.name}", Path(value)
                 digest = _prepared_digest(path, node, reads_codes) or digest_of(path, key)
                 found.append(Input(key=key, path=path, sha256=digest))
@@ -140,6 +142,8 @@ def digest_of(path: Path, key: str = "weights") -> str:
     mark = read_json(path / MARK)
     if "key" in mark:
         return str(mark["key"])
+    if (path / "pairs.parquet").is_file():  # beside the pairs, trainings keep what they compute of them
+        return _digest([digest_of(path / f"{name}.parquet") for name in ("candidates", "pairs")])
     return _prepared_digest(path, None, reads_codes=True) or _digest([_state(file, path) for file in _files(path)])
 
 
@@ -203,6 +207,7 @@ def run_of(folder: Path) -> Run:
     return Run(
         folder=folder,
         recipe=str(facts.get("recipe", "")),
+        task=str(facts.get("components", {}).get("task", {}).get("id", "")),
         started=str(facts.get("started", "")),
         steps=steps,
         losses=losses,

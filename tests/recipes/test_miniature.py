@@ -21,6 +21,7 @@ from songkit.registry import Registry
 pytest.importorskip("songkit_synth")
 pytest.importorskip("songkit_levo2")
 
+REGISTRY = Registry.discover()
 CODEC = [
     "codec.vae.mels=20",
     "codec.vae.encoder_dims=[16, 16]",
@@ -49,21 +50,44 @@ MODEL = [
     "planner.tower.feed_forward=32",
 ]
 REFINER = ["refiner.tower.layers=1", "refiner.tower.heads=2", "refiner.tower.feed_forward=32"]
-SHORT = ["trainer.max_steps=3", "trainer.batch_size=2", "trainer.validate_every=3", "trainer.validate_batches=2"]
+SHORT = ["trainer.max_steps=2", "trainer.batch_size=2", "trainer.validate_every=2", "trainer.validate_batches=2"]
 
 
 SONGS = ["data.songs=4", "data.seconds_min=8", "data.seconds_max=12", "data.tiers={low: 1}"]
+JUDGE = Path(__file__).parents[1] / "judges.py"
+SCORED = "{score: ear.crossings, min_gap: 0, min_relative_gap: 0, chosen_limit: null, rejected_limit: null, keep: 1}"
+MINED = [
+    *("data.songs=2", "generate.max_seconds=2", "mine.candidates=2", f"plugins=[{JUDGE}]", "reward=null"),
+    "metrics={phoneme-errors: null, style: null, ear: {use: local/loudness}}",
+    *(f"mine.strategies.{name}={SCORED}" for name in ("lyrics", "prompt", "musicality")),
+]
+TOWER = MODEL[len(CODEC) :]
 TINY = {
     "songs": [*SONGS, "prepare.workers=1"],
     "valid-songs": [*SONGS, "prepare.workers=1"],
     **{stage: [*CODEC, *SHORT] for stage in ("vae", "tokens", "diffusion")},
     **{stage: [*CODEC, "prepare.workers=1"] for stage in ("codes", "valid-codes")},
     "pretrain": [*MODEL, *SHORT],
-    "sft": [*MODEL[len(CODEC) :], *SHORT],
-    "extension": [*MODEL, *REFINER, *SHORT],
+    "sft": [*TOWER, *SHORT],
+    **{stage: [*MODEL, *REFINER, *SHORT] for stage in ("voice", "extension")},
+    "pairs": [*MODEL, *REFINER, *MINED],
+    "dpo": [*TOWER, *SHORT],
+    "semi-online": [
+        *(*MODEL, *REFINER, *MINED[:6], f"mine.strategies.musicality={SCORED}"),
+        *(
+            "data.songs=4",
+            "mine.limit=2",
+            "semi_online.rounds=1",
+            "semi_online.steps=2",
+            "trainer.batch_size=2",
+            "trainer.log_every=1",
+        ),
+    ],
+    **{stage: [*TOWER, *REFINER, *SHORT] for stage in ("lyrics", "prompt", "musicality", "joint")},
+    "merged": [*MODEL, *REFINER, *MINED[3:6]],
     "song": [*MODEL, *REFINER, "generate.max_seconds=4"],
 }
-"""Sizes and steps by stage of the ladder."""
+"""Sizes and steps by stage of the ladders."""
 
 CLIMBED: set[str] = set()
 """The recipes that were prepared or trained."""
@@ -74,17 +98,27 @@ def run(*arguments: str | Path) -> None:
     CLIMBED.add(str(arguments[1]))
 
 
+def climb(ladder: str, root: Path) -> dict[str, Path]:
+    """Climbs a ladder in tiny sizes; returns the folders of its stages."""
+    loaded = load(ladder, registry=REGISTRY)
+    alone = "refiner" not in loaded.stages["song"].settings.starts_from or ladder.endswith("no-refiner")
+    tiny = [
+        f"stages.{stage}.options.{change}"
+        for stage in loaded.stages
+        for change in TINY[stage]
+        if not (alone and change in REFINER)
+    ]
+    run("train", ladder, "--out", root, *tiny)
+    CLIMBED.update(stage.source for stage in loaded.stages.values())
+    names = json.loads((root / f"{ladder.replace('/', '-')}.json").read_text())["stages"]
+    return {stage: root / name for stage, name in names.items()}
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders of all stages of the ladder, by name, and of the trainings that are no stage of it."""
     root = tmp_path_factory.mktemp("miniature")
-    tiny = [f"stages.{stage}.options.{change}" for stage, changes in TINY.items() for change in changes]
-    run("train", "levo2/mini/ladder", "--out", root, *tiny)
-    ladder = load("levo2/mini/ladder", registry=Registry.discover())
-    CLIMBED.update(stage.source for stage in ladder.stages.values())
-    names = json.loads((root / "levo2-mini-ladder.json").read_text())["stages"]
-    folders = {stage: root / name for stage, name in names.items()}
-
+    folders = climb("levo2/mini/ladder", root)
     paths = [f"paths.data={folders['codes']}", f"paths.validation={folders['valid-codes']}"]
     paths += [f"paths.tokens={folders['tokens'] / 'weights/codec.semantic.safetensors'}"]
     run("train", "levo2/mini/planner", "--out", root / "planner", *MODEL, *SHORT, *paths)
@@ -94,19 +128,59 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**folders, "planner": root / "planner", "refiner": root / "refiner"}
 
 
-def test_every_recipe_of_the_miniature_is_climbed(trained: dict[str, Path]) -> None:
-    recipes = {name for name in Registry.discover().recipes() if name.startswith("levo2/mini/") and "/_" not in name}
-    assert len(recipes) >= 12
+LEVO = [f"levo2/mini/ablations/levo-{name}" for name in ("no-dpo", "strategy-1", "strategy-2", "strategy-3", "joint")]
+OTHERS = ["levo2/mini/levo-ladder", *LEVO]
+OTHERS += [f"levo2/mini/ablations/no-{name}" for name in ("delay", "dpo", "refiner", "tiers")]
+
+
+@pytest.fixture(scope="module")
+def others(trained: dict[str, Path]) -> dict[str, dict[str, Path]]:
+    """The stages of the other ladders, climbed in the same folder."""
+    return {ladder: climb(ladder, trained["song"].parent) for ladder in OTHERS}
+
+
+@pytest.mark.slow
+def test_ladders_share_the_stages_in_which_they_do_not_differ(
+    trained: dict[str, Path], others: dict[str, dict[str, Path]]
+) -> None:
+    changed = {
+        ladder.rpartition("/")[2]: {name for name, folder in folders.items() if folder != trained.get(name)}
+        for ladder, folders in others.items()
+    }
+    levo = {"pretrain", "extension", "pairs", "song"}
+    assert changed == {
+        "levo-ladder": {*levo, "lyrics", "prompt", "musicality", "merged"},
+        "levo-no-dpo": {"pretrain", "extension", "song"},
+        "levo-strategy-1": {*levo, "lyrics"},
+        "levo-strategy-2": {*levo, "prompt"},
+        "levo-strategy-3": {*levo, "musicality"},
+        "levo-joint": {*levo, "joint"},
+        "no-delay": {"voice", "pairs", "dpo", "semi-online", "extension", "song"},
+        "no-dpo": {"extension", "song"},
+        "no-refiner": {"pretrain", "sft", "pairs", "dpo", "semi-online", "song"},
+        "no-tiers": {"pretrain", "sft", "voice", "pairs", "dpo", "semi-online", "extension", "song"},
+    }
+    levo_ladders = [folders for ladder, folders in others.items() if "/levo-" in ladder]
+    assert len({folders["extension"] for folders in levo_ladders}) == 1
+    assert len({folders["song"] for folders in others.values()}) == len(others)
+
+
+@pytest.mark.slow
+def test_every_recipe_of_the_miniature_is_climbed(others: dict[str, dict[str, Path]]) -> None:
+    recipes = {name for name in REGISTRY.recipes() if name.startswith("levo2/mini/") and "/_" not in name}
+    recipes -= {f"levo2/mini/mine-{strategy}" for strategy in ("lyrics", "prompt", "musicality")}  # parts of mine
+    assert len(recipes) >= 30
     assert recipes - CLIMBED == set()
 
 
-TRAININGS = ["vae", "tokens", "diffusion", "pretrain", "sft", "extension", "planner", "refiner"]
+TRAININGS = ["vae", "tokens", "diffusion", "pretrain", "sft", "voice", "dpo", "extension", "planner", "refiner"]
 
 
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_every_training_logs_finite_losses_and_validates(trained: dict[str, Path], stage: str) -> None:
     rows = [json.loads(line) for line in (trained[stage] / "metrics.jsonl").read_text().splitlines()]
-    assert any(key.startswith("valid_") for row in rows for key in row)
+    assert any(key.startswith("valid_") for row in rows for key in row) or stage == "dpo"
+    assert any("loss" in row for row in rows)
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert (trained[stage] / "provenance.json").is_file()
 
@@ -114,19 +188,24 @@ def test_every_training_logs_finite_losses_and_validates(trained: dict[str, Path
 def test_the_ladder_leads_from_songs_to_the_model(trained: dict[str, Path]) -> None:
     runs = find_runs(trained["song"].parent)
     made = {run.folder: {parent.folder for parent, _ in parents_of(run, runs)} for run in runs}
-    assert made[trained["song"]] == {trained[name] for name in ("diffusion", "sft", "extension")}
-    assert made[trained["extension"]] == {trained[name] for name in ("tokens", "codes", "valid-codes", "sft")}
+    assert made[trained["song"]] == {trained[name] for name in ("diffusion", "semi-online", "extension")}
+    assert made[trained["extension"]] == {
+        trained[n] for n in ("tokens", "codes", "valid-codes", "semi-online", "voice")
+    }
+    assert made[trained["dpo"]] == {trained[name] for name in ("sft", "voice", "pairs")}
     assert made[trained["codes"]] == {trained[name] for name in ("songs", "tokens")}
     assert made[trained["songs"]] == set()
     ancestors, found = [trained["song"]], set()
     while ancestors:
         ancestors += made[ancestors.pop()] - found
         found |= set(ancestors)
-    assert found == {trained[name] for name in TINY} - {trained["song"]}
+    assert found == {trained[stage] for stage in load("levo2/mini/ladder", registry=REGISTRY).stages} - {
+        trained["song"]
+    }
 
 
 def test_fine_tuning_sees_the_best_songs_only_and_starts_from_the_pretrained_planner(trained: dict[str, Path]) -> None:
-    resolved = load(trained["sft"] / "resolved.yaml", registry=Registry.discover())
+    resolved = load(trained["sft"] / "resolved.yaml", registry=REGISTRY)
     best, every = build(resolved.roles["data"]), PreparedSource(trained["codes"])
     assert {song.tier for song in every} > {"very-high"}
     assert {song.tier for song in best} == {"very-high"}
@@ -134,7 +213,7 @@ def test_fine_tuning_sees_the_best_songs_only_and_starts_from_the_pretrained_pla
     assert Path(inputs["planner.weights"]).parents[1] == trained["pretrain"]
 
 
-@pytest.mark.parametrize(("first", "then"), [("planner", "refiner"), ("sft", "extension")])
+@pytest.mark.parametrize(("first", "then"), [("planner", "refiner"), ("semi-online", "extension")])
 def test_training_the_refiner_leaves_what_the_planner_reads(trained: dict[str, Path], first: str, then: str) -> None:
     from safetensors.torch import load_file
 
@@ -149,8 +228,8 @@ def test_the_extension_leaves_the_planner_bit_for_bit(trained: dict[str, Path]) 
 
     state = load_state(trained["extension"] / "checkpoints")
     assert state is not None
-    planner = load_file(trained["sft"] / "weights/planner.safetensors")  # stored as int8 and read as such
-    recipe = load(trained["extension"] / "resolved.yaml", registry=Registry.discover())
+    planner = load_file(trained["semi-online"] / "weights/planner.safetensors")  # stored as int8 and read as such
+    recipe = load(trained["extension"] / "resolved.yaml", registry=REGISTRY)
     before = build(recipe.roles["planner"]).state_dict()
     assert len(before) > 10
     assert planner.keys() >= before.keys()

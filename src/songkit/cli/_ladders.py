@@ -69,15 +69,17 @@ def _row(planned: Planned, known: list[Run], out: Path) -> dict[str, Any]:
 
 
 def _minutes(planned: Planned, known: list[Run], out: Path, *, trains: bool) -> float | None:
-    """Returns what is left to do in minutes: by earlier steps of the same recipe, or the stage's last time."""
+    """Returns what is left to do in minutes: by earlier steps of the recipe or its task, or the stage's last time."""
     if planned.state == "finished":
         return 0.0
     settings, recipe = planned.recipe.trainer, planned.recipe
     if trains:
         done = next((run.steps or 0 for run in known if run.folder == planned.folder), 0)
-        paces = [run.seconds_per_step for run in known if run.recipe == recipe.name and run.seconds_per_step]
+        task = recipe.roles["task"].id
+        timed = [run for run in known if run.task == task and run.seconds_per_step]
+        paces = [run.seconds_per_step for run in [r for r in timed if r.recipe == recipe.name] or timed]
         steps = (settings.max_steps or 0) - done
-        by_steps = steps * paces[-1] / 60 if paces and settings.max_steps else None
+        by_steps = steps * (paces[-1] or 0.0) / 60 if paces and settings.max_steps else None
         limits = [limit for limit in (by_steps, settings.max_minutes) if limit is not None]
         return min(limits) if limits else None
     times = [read_json(file).get("seconds") for file in out.glob(f"{planned.stage.name}-????????/{MARK}")]

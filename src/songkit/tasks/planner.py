@@ -25,8 +25,7 @@ class TrainPlanner(SongTask):
         super().__init__(config, **parts)
         self.planner = planner
         self._read = self.check_layout(planner.layout, "planner", planner.auxiliary)
-        if codec is not None:
-            planner.adopt(codec)  # before any training: a resumed task overwrites it with its own weights
+        self.adopt(planner, codec)
 
     def trainable(self) -> Iterable[nn.Parameter]:
         """Planner and conditioner."""

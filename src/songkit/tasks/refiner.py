@@ -40,8 +40,7 @@ class TrainRefiner(SongTask):
         self.conditioner.requires_grad_(requires_grad=False)
         for parameter in self.conditioner.own("refiner"):
             parameter.requires_grad_()
-        if codec is not None:
-            refiner.adopt(codec)
+        self.adopt(refiner, codec)
         self._neighbours = _neighbours(planner.layout, codec, config.degrade_neighbours)
 
     def trainable(self) -> Iterable[nn.Parameter]:

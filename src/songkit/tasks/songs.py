@@ -13,7 +13,7 @@ from torch import Tensor
 from songkit.components.prepared import PreparedSource
 from songkit.errors import LayoutError, RecipeError
 from songkit.fit import layout_reasons, prompt_reasons
-from songkit.interfaces import Conditioner
+from songkit.interfaces import Conditioner, Planner, Tokenizer, TrackRefiner
 from songkit.request import SongRequest
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
@@ -67,6 +67,11 @@ class SongTask(Task):
         self._data, self._validation = data, validation
         self._orders = {id(s): np.argsort(s.frames, kind="stable") for s in (data, validation) if s is not None}
         self._known: dict[tuple[int, int], tuple[SongRequest, np.ndarray | None]] = {}
+
+    def adopt(self, part: Planner | TrackRefiner, codec: Tokenizer | None) -> None:
+        """Starts a planner or refiner from what a codec tells of its codes, unless its weights came from a file."""
+        if codec is not None and not getattr(part, "weights_loaded", False):
+            part.adopt(codec)  # before any training: a resumed task overwrites it with its own weights
 
     def check_layout(self, layout: TokenLayout, name: str, auxiliary: Sequence[str] = ()) -> TokenLayout:
         """Checks that the data have the streams that a part needs, and all streams of auxiliary tracks.
