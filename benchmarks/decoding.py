@@ -31,11 +31,15 @@ from common import finish
 from decoding_peers import EagerLoop, HuggingFace
 
 from songkit._drawn_song import StreamDrawing
+from songkit.build import build_roles
 from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
 from songkit.decoding import Stage, run
 from songkit.interfaces import Sampling
 from songkit.kernels import Precision, pack
+from songkit.recipe import load
+from songkit.registry import Registry
+from songkit.request import read_requests
 from songkit.types import Conditions
 from songkit_levo2.configs import MixedLMConfig, TrackLMConfig
 from songkit_levo2.planner import MixedLM
@@ -273,23 +277,31 @@ def length(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
 
 def agree(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
     """How often bf16 and int8 find the same id most likely as fp32, along the greedy songs of fp32."""
-    planner, _ = (part.eval().requires_grad_(False) for part in build(SMALL))
-    conditions, frames = random_conditions(1, SMALL["dim"]), 20 if args.quick else 400
-    sampling = Sampling(temperature=0.0, top_k=0, guidance=1.5, min_frames=frames, repetition_penalty=1.1)
-    chosen: dict[str, list[int]] = {}
-    for precision in BYTES:
-        packed = copy.deepcopy(planner)
-        pack(packed, precision)
-        drawing = _Forced(packed, sampling, frames, chosen.get("fp32"))
-        for _ in run(Stage(drawing, [drawing.add(conditions, 0, 0)])):
-            pass
-        chosen[precision] = drawing.likeliest
-    found = {
-        precision: sum(a == b for a, b in zip(chosen["fp32"], chosen[precision], strict=True)) / len(chosen["fp32"])
-        for precision in ("bf16", "int8")
+    frames = 20 if args.quick else 600
+    model = build_roles(load("mini/song", registry=Registry.discover()), ["conditioner", "planner"])
+    (request,) = read_requests(Path(__file__).parents[1] / "examples" / "lyrics.txt")
+    with torch.no_grad():
+        trained = model["conditioner"]([request], prompts=[None], null=True, side="planner")
+    untrained, _ = build(SMALL)
+    cases = {
+        "mini/song, trained": (model["planner"], trained),
+        "176 M, random weights": (untrained, random_conditions(1, SMALL["dim"])),
     }
-    for precision, share in found.items():
-        rows.append(["agree", f"{precision} with fp32, random weights", "", f"{share:.4f}", "", f"{frames} steps"])
+    sampling = Sampling(temperature=0.0, top_k=0, guidance=1.5, min_frames=frames)
+    found: dict[str, dict[str, float]] = {}
+    for name, (planner, conditions) in cases.items():
+        chosen: dict[str, list[int]] = {}
+        for precision in BYTES:
+            pack(packed := copy.deepcopy(planner).eval().requires_grad_(False), precision)
+            drawing = _Forced(packed, sampling, frames, chosen.get("fp32"))
+            for _ in run(Stage(drawing, [drawing.add(conditions, 0, 0)])):
+                pass
+            chosen[precision] = drawing.likeliest
+        found[name] = {}
+        for precision in ("bf16", "int8"):
+            same = sum(a == b for a, b in zip(chosen["fp32"], chosen[precision], strict=True))
+            found[name][precision] = same / len(chosen["fp32"])
+            rows.append(["agree", f"{precision} with fp32: {name}", "", f"{same / frames:.4f}", "", f"{frames} steps"])
     return found
 
 
