@@ -2,6 +2,7 @@
 
     python benchmarks/judges.py --songs 40 --out results/judges.json
     python benchmarks/judges.py --songs 40 --only phoneme-errors --out results/judges-words.json   # whisper: slow
+    python benchmarks/judges.py --songs 40 --only form --seconds 70 90 --out results/judges-form.json   # two choruses
 
 The same songs of the synthesiser (words, tune, singer, arrangement) are made at each of its five musicality tiers, and
 the best of them are damaged in one way each. A judge is asked about what it should hear and about what it should not:
@@ -56,7 +57,7 @@ QUESTIONS = (
     Question("ensemble", "band_in_key", 1, ("tiers",)),
     Question("structure", "sung", 1, ("muted lines", "rotated")),
     Question("structure", "silent", 1, ("rotated",)),
-    Question("form", "form", 1, ("rotated",)),
+    Question("form", "form", 1, ("chorus replaced",)),
     Question("style", "agreement", 1, ("other description",)),
     Question("style", "genre", 1, ("other description",)),
     Question("style", "instrument", 1, ("other description",)),
@@ -79,11 +80,13 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=4, help="songs, each in every version (default 4)")
     parser.add_argument("--seed", type=int, default=505, help="of the songs (default 505)")
     parser.add_argument("--seconds", type=float, nargs=2, default=(24.0, 40.0), help="their lengths")
-    parser.add_argument("--only", nargs="+", metavar="JUDGE", help="judges to ask (default: all but phoneme-errors)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="JUDGE", help="judges to ask (default: all but phoneme-errors and form)"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     args = parser.parse_args()
 
-    judges = args.only or [q.metric for q in QUESTIONS if q.metric != "phoneme-errors"]
+    judges = args.only or [q.metric for q in QUESTIONS if q.metric not in ("phoneme-errors", "form")]
     questions = [q for q in QUESTIONS if q.metric in judges]
     versions = make_versions(args.songs, args.seed, args.seconds, {heard for q in questions for heard in q.hears})
     values = ask(versions, questions)
@@ -283,6 +286,25 @@ def _rotated(song: Song, other: Song, rng: np.random.Generator) -> Song:
     return _stems(song, lambda track: np.roll(track, half, axis=1))
 
 
+def _replaced(song: Song, other: Song, rng: np.random.Generator) -> Song:
+    """The last chorus is played as a verse, where there are both."""
+    assert song.alignment is not None
+    rate = song.tracks["mix"].sample_rate
+    verses, choruses = ([s for s in song.alignment.sections if s.label == tag] for tag in ("verse", "chorus"))
+    if not verses or not choruses:
+        return song
+    start, end = (int(seconds * rate) for seconds in (choruses[-1].start, choruses[-1].end))
+    source = int(verses[0].start * rate)
+
+    def overwritten(track: np.ndarray) -> np.ndarray:
+        track = track.copy()
+        part = np.resize(track[:, source : int(verses[0].end * rate)].T, (end - start, track.shape[0])).T
+        track[:, start:end] = part
+        return track
+
+    return _stems(song, overwritten)
+
+
 def _contrary(song: Song, other: Song, rng: np.random.Generator) -> Song:
     """The song under a description that is wrong in every part."""
     from songkit_synth.styles import GENRES, INSTRUMENTS, moods
@@ -304,6 +326,7 @@ DAMAGES: Mapping[str, Callable[[Song, Song, np.random.Generator], Song]] = {
     "transposed voice": _transposed,
     "muted lines": _muted,
     "rotated": _rotated,
+    "chorus replaced": _replaced,
     "other description": _contrary,
     "other words": lambda song, other, rng: dataclasses.replace(song, sections=other.sections),
 }
