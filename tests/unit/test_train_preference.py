@@ -167,6 +167,7 @@ def test_every_pair_comes_once_in_an_epoch_and_in_another_order_in_the_next(pair
     assert all(sorted(np.concatenate(epoch).tolist()) == list(range(5)) for epoch in epochs)
     assert len({str(epoch) for epoch in epochs}) > 1
     assert made.batch(0).pairs.tolist() == epochs[0][0]
+    assert made.named(made.batch(0)) == "pairs " + ", ".join(f"{n} (kit-{n})" for n in epochs[0][0])
 
 
 def test_pairs_of_a_batch_are_of_similar_length():

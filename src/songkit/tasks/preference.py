@@ -92,6 +92,11 @@ class TrainPreference(Task):
         """Frames of both songs of all pairs."""
         return float(batch.codes.lengths.sum())
 
+    def named(self, batch: PairBatch) -> str:
+        """The pairs by number and request."""
+        pairs = zip(batch.pairs.tolist(), batch.requests, strict=True)
+        return "pairs " + ", ".join(f"{number} ({request.id})" for number, request in pairs)
+
     def losses(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """The objective's mean loss; rewards, log-probabilities in nats per token and drift are logged."""
         return self._losses(batch, "data")
