@@ -43,7 +43,7 @@ metrics: {{ear: local/loudness}}
 task: {{use: songkit/train-preference}}
 objective: {{use: songkit/dpo, beta: 0.1}}
 generate: {{threads: 1, max_seconds: 0.6, temperature: 1.0}}
-trainer: {{batch_size: 2, accelerator: cpu, threads: 1, log_every: 1, validate_every: 0}}
+trainer: {{batch_size: 2, accelerator: cpu, threads: 1, validate_every: 0}}
 optimizer: {{lr: 1.0e-3, warmup_steps: 0}}
 mine:
   requests: ./requests.jsonl
