@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from songkit._discovery import CORE, PluginRecord, described, import_file, installed_plugins, record_of
@@ -145,7 +145,7 @@ class Registry:
         namespaces = dict.fromkeys((CORE, name.split("/")[0]))
         return _recipes(record for namespace in namespaces for record in self._named(namespace)).get(name)
 
-    def _named(self, namespace: str) -> list[PluginRecord]:
+    def _named(self, namespace: str) -> Sequence[PluginRecord]:
         """Returns the plugins of a namespace, which are loaded now if they are not yet."""
         if namespace in self._pending:
             loaded = self._pending[namespace]()
