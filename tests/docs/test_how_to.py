@@ -33,6 +33,8 @@ STAND_INS = {
     "my-songs.yaml": "defaults: [levo2/mini/songs]\n",
     "our-tiers.yaml": "defaults: [levo2/mini/songs]\n",
     "our-songs.yaml": "defaults: [levo2/mini/songs]\n",
+    "our-merge.yaml": "defaults: [levo2/mini/merge]\n",
+    "pairs.yaml": "defaults: [levo2/mini/mine]\n",
     "our-tokens.yaml": "defaults: [levo2/mini/tokenize]\n",
 }
 """Recipes that a page asks its reader to write; where it says what is in them, other tests read that."""
@@ -43,6 +45,9 @@ ONLY_PARSED = {
     "prepare": "makes fifteen hours of songs; tests/recipes runs it on three",
     "evaluate": "needs songs; tests/unit/test_evaluate.py runs it",
     **dict.fromkeys(("runs ls", "runs show", "runs tree"), "needs runs; tests/unit/test_ladder.py runs it"),
+    "mine": "needs the weights of a miniature; tests/unit/test_mine.py runs it on small ones",
+    "merge": "needs trainings; tests/unit/test_merge.py runs it",
+    "semi-online": "needs the weights of a miniature; tests/unit/test_semi_online.py runs it on small ones",
     "plugins check": "tries every law; tests/conformance does",
     "plugins new": "is run for every kind by tests/unit/test_scaffold.py",
 }
@@ -80,7 +85,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize(("page", "line"), list(dict.fromkeys(commands())), ids=lambda text: text)
 def test_a_documented_command_runs(page: str, line: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = shlex.split(line, comments=True)[1:]
+    words = shlex.split(line.partition(" | ")[0], comments=True)[1:]  # what follows is another program
     parser, _ = cli._parser(words)
     args = parser.parse_args(words)
     if set(words) & set(OF_A_TUTORIAL):

@@ -53,7 +53,7 @@ def run_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) -> 
 
 def _row(planned: Planned, known: list[Run], out: Path) -> dict[str, Any]:
     settings, verb = planned.recipe.trainer, planned.stage.settings.verb
-    trains = "task" in planned.recipe.roles and verb != "prepare"
+    trains = verb == "train"
     return {
         "stage": planned.stage.name,
         "verb": verb,
