@@ -26,7 +26,7 @@ from songkit._mine_inputs import check_rounds, score_of
 from songkit._recipe_edits import with_settings, with_source, with_weights, without_roles
 from songkit.atomic import write_atomically
 from songkit.collapse import collapsed, health
-from songkit.errors import RecipeError
+from songkit.errors import CheckpointError, RecipeError
 from songkit.evaluate import build_metrics
 from songkit.mine import mine
 from songkit.pairs import MinedCandidates
@@ -152,7 +152,10 @@ def _train(recipe: Recipe, folder: Path, found: dict[str, Any], steps: int, prog
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     found["training"] = {key: value for row in lines for key, value in row.items() if key not in ("seconds",)}
     weights = {role: run / "weights" / f"{role}.safetensors" for role in _TRAINED if role in recipe.roles}
-    return {role: file for role, file in weights.items() if file.is_file()}
+    made = {role: file for role, file in weights.items() if file.is_file()}
+    if "planner" not in made:
+        raise CheckpointError(f"the training in {run} has made no weights of a planner; use a task that trains one.")
+    return made
 
 
 def _keep(recipe: Recipe, policy: Mapping[str, Path], folder: Path) -> None:

@@ -107,7 +107,7 @@ def test_the_best_policy_is_kept(files: Path, loop: Path) -> None:
 def test_killed_anywhere_it_ends_with_the_same_songs_and_weights(files: Path, loop: Path, tmp_path: Path) -> None:
     root = tmp_path / "killed"
     kills = 0
-    for attempt in range(12):
+    for attempt in range(40):
         child = os.fork()
         if child == 0:
             status = 1
@@ -116,7 +116,7 @@ def test_killed_anywhere_it_ends_with_the_same_songs_and_weights(files: Path, lo
                 status = 0
             finally:
                 os._exit(status)
-        deadline = time.monotonic() + 0.4 + 0.9 * attempt
+        deadline = time.monotonic() + 0.15 + 0.25 * attempt
         done, status = 0, 0
         while not done and time.monotonic() < deadline:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -130,7 +130,8 @@ def test_killed_anywhere_it_ends_with_the_same_songs_and_weights(files: Path, lo
             break
     assert kills >= 2
     semi_online(recipe(files), root)
-    assert content(root) == content(loop)
+    whole, again = content(loop), content(root)
+    assert [name for name in sorted({*whole, *again}) if whole.get(name) != again.get(name)] == []
 
 
 @pytest.mark.slow  # three more trainings

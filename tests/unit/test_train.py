@@ -411,3 +411,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, recipe):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*/file/run/provenance\.json"):
         train(recipe(), tmp_path / "file" / "run", progress=False)
+
+
+def test_a_training_killed_before_its_last_weights_writes_them_when_it_goes_on(finished, tmp_path, recipe):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    files = sorted((run / "weights").glob("*.safetensors"))
+    before = {file: file.read_bytes() for file in files}
+    assert files
+    files[0].unlink()
+    train(recipe(), run, resume=True, progress=False)
+    assert {file: file.read_bytes() for file in files} == before
