@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from songkit.build import build, build_roles
-from songkit.checkpoint import load_state, read_metadata, save_state, save_weights
+from songkit.checkpoint import load_state, save_state, save_weights
 from songkit.errors import CheckpointError, RecipeError, did_you_mean
 from songkit.recipe import Recipe
 from songkit.run_folder import check_run, described, forget_metrics_after, open_run
@@ -76,10 +76,7 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, progress: bool = T
     if open_run(recipe, run, resume):
         _restore(task, recipe, run)
     if task.progress() >= 1:
-        if _exported(task, run):
-            _log.warning("the training in %s is complete (%d steps); nothing was done.", run, task.step)
-        else:  # killed between its last state and the weights of it
-            _export(task, recipe, run)
+        _log.warning("the training in %s is complete (%d steps); nothing was done.", run, task.step)
         return run / "weights"
     loop = _Loop(recipe, run, progress)
     with _quiet_lightning(), loop.signals():
@@ -211,31 +208,21 @@ class _Loop(lightning.Callback):
             self._write({"step": task.step, **{f"valid_{name}": float(value) for name, value in values.items()}})
 
     def _save(self, task: Task) -> None:
+        # The weights first: a training whose last state is there counts as complete.
+        with task.averaged():
+            for name, module in task.exports().items():
+                save_weights(
+                    self._run / "weights" / f"{name}.safetensors",
+                    module,
+                    described(self._recipe, name, steps=task.step, consumed=task.consumed, unit=task.unit),
+                    dtype=getattr(torch, self._settings.weights_dtype),
+                )
         save_state(self._run / "checkpoints", task.step, task.state())
-        _export(task, self._recipe, self._run)
         self._saved = (task.step, time.monotonic())
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with (self._run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({name: _plain(value) for name, value in line.items()}) + "\n")
-
-
-def _export(task: Task, recipe: Recipe, run: Path) -> None:
-    """Writes the (averaged) weights of all that is trained."""
-    with task.averaged():
-        for name, module in task.exports().items():
-            save_weights(
-                run / "weights" / f"{name}.safetensors",
-                module,
-                described(recipe, name, steps=task.step, consumed=task.consumed, unit=task.unit),
-                dtype=getattr(torch, recipe.trainer.weights_dtype),
-            )
-
-
-def _exported(task: Task, run: Path) -> bool:
-    """Whether all weights are there and are those of the task's step."""
-    files = [run / "weights" / f"{name}.safetensors" for name in task.exports()]
-    return all(file.is_file() and read_metadata(file).get("steps") == task.step for file in files)
 
 
 def _plain(value: float) -> float | None:
