@@ -144,8 +144,7 @@ def _train(recipe: Recipe, folder: Path, found: dict[str, Any], steps: int, prog
     wanted = [role for role in _OF_TRAINING if role != "refiner" or recipe.semi_online.refiner]
     training = without_roles(recipe, [role for role in recipe.roles if role not in wanted])
     training = with_source(training, "data", "songkit/pairs", root=folder / "mined")
-    # Its last row tells what came of it, so there has to be one.
-    training = with_settings(training, "trainer", max_steps=steps, log_every=min(steps, recipe.trainer.log_every))
+    training = with_settings(training, "trainer", max_steps=steps)
     run = folder / "run"
     if not (folder / "round.json").is_file() or not check_run(training, run, resume=True):
         train(training, run, resume=True, progress=progress)

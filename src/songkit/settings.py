@@ -32,7 +32,7 @@ class TrainerSettings:
     checkpoint_minutes: float = 5.0
     """Longest wall time between checkpoints."""
     log_every: int = 20
-    """Steps between rows of metrics.jsonl."""
+    """Steps between rows of metrics.jsonl; the last step has one in any case."""
     threads: int | None = None
     """CPU threads of torch; None leaves torch's choice."""
     workers: int = 0

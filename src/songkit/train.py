@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from songkit.build import build, build_roles
 from songkit.checkpoint import load_state, save_state, save_weights
-from songkit.errors import CheckpointError, RecipeError, did_you_mean
+from songkit.errors import CheckpointError, OutputError, RecipeError, did_you_mean
 from songkit.recipe import Recipe
 from songkit.run_folder import check_run, described, forget_metrics_after, open_run
 from songkit.tasks.base import Task
@@ -162,7 +162,7 @@ class _Loop(lightning.Callback):
         for name, value in outputs.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value.float().mean(), count + 1
-        if _due(task.step, self._settings.log_every):
+        if _due(task.step, self._settings.log_every) or task.progress() >= 1:
             self._log(task)
         done = task.progress() >= 1 or self.received is not None
         if _due(task.step, self._settings.validate_every) or (task.progress() >= 1 and self._settings.validate_every):
@@ -221,8 +221,15 @@ class _Loop(lightning.Callback):
         self._saved = (task.step, time.monotonic())
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with (self._run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({name: _plain(value) for name, value in line.items()}) + "\n")
+        path = self._run / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({name: _plain(value) for name, value in line.items()}) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror or error}. Free some space, then go on with --resume: the last "
+                "checkpoint is whole, and the steps after it are done and logged again."
+            ) from error
 
 
 def _plain(value: float) -> float | None:

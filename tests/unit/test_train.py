@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -280,6 +281,33 @@ def test_a_full_disk_loses_nothing_that_was_saved(finished, tmp_path, recipe):
     assert digest(run) == digest(finished)
     train(recipe(), run, resume=True, progress=False)  # there is space again
     assert_equal(full_state(run), full_state(finished))
+
+
+def test_a_disk_that_is_full_when_metrics_are_logged_costs_only_the_steps_since_the_last_state(
+    finished, tmp_path, recipe, monkeypatch
+):
+    run = tmp_path / "run"
+    tried = recipe("trainer.checkpoint_every=3")
+    true_open = Path.open
+
+    def full(path, mode="r", *args, **options):
+        if path.name == "metrics.jsonl" and mode == "a" and path.exists():
+            true_open(path, mode).write('{"step": 20, "lo')  # as much as still fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return true_open(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OutputError, match=r"cannot write .*metrics\.jsonl: No space left.*--resume"):
+        train(tried, run, progress=False)
+    monkeypatch.undo()
+    train(tried, run, resume=True, progress=False)
+    assert [line["step"] for line in lines(run)] == [line["step"] for line in lines(finished)]
+    assert digest(run) == digest(finished)
+
+
+def test_the_last_step_is_logged_however_short_the_training(tmp_path, recipe):
+    train(recipe("trainer.max_steps=3", "trainer.log_every=1000"), tmp_path / "run", progress=False)
+    assert [line["step"] for line in lines(tmp_path / "run") if "loss" in line] == [3]
 
 
 def test_a_flipped_bit_in_the_newest_state_costs_only_the_steps_since_the_one_before(

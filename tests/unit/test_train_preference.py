@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from songkit.components.preference import DPO, SimPO
 from songkit.components.preference_configs import DPOConfig, SimPOConfig, TrainPreferenceConfig
 from songkit.components.transformer import Transformer
 from songkit.errors import LayoutError
+from songkit.lineage import inputs_of
 from songkit.patterns import parallel
+from songkit.recipe import load
+from songkit.registry import Registry
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.stream_planner import StreamPlanner
 from songkit.tasks.pair_batches import pair_batch, pair_order
@@ -216,3 +220,11 @@ def test_an_objective_that_does_not_fit_is_told_before_the_reference_is_computed
     with pytest.raises(LayoutError, match=r"names vocal; the pairs have the streams mix\.0, cursor"):
         made.prepare_reference()
     assert not (pairs.root / "reference").exists()
+
+
+def test_a_cache_that_is_not_there_yet_is_no_input_of_a_training(tmp_path):
+    file = tmp_path / "prefer.yaml"
+    file.write_text("format: 1\ntask: {use: songkit/train-preference, cache: not-yet}\n")
+    recipe = load(file, registry=Registry.discover())
+    assert Path(recipe.roles["task"].config.cache).name == "not-yet"
+    assert inputs_of(recipe) == []

@@ -127,7 +127,7 @@ class TrainPreferenceConfig:
     """Longer songs are cut here, in seconds; 0 takes them whole."""
     train_conditioner: bool = True
     """Whether the conditioner is trained too; a refiner that is not trained here goes on reading the old one."""
-    cache: str | None = field(default=None, metadata={"path": True})
+    cache: str | None = field(default=None, metadata={"path": True, "made": True})
     """Folder of the reference's log-probabilities; null is `reference` in the mined folder."""
     recompute: bool = False
     """Whether to compute them even though they are there."""
