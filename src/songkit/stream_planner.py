@@ -131,7 +131,12 @@ class StreamPlanner(Planner):
         """Returns a plan without logits, the states [B, F + 1, D] before each stream's ids, and the moves' logits."""
         own = codes.arrange(self.layout)
         frames, stride = own.ids.shape[2], self.pattern.stride
-        beyond = torch.arange(frames, device=own.ids.device) >= own.lengths[:, None, None]
+        known = own.lengths
+        if own.overrun and own.ended is not None:
+            if self.tail:
+                raise LayoutError("this planner goes on for some steps after the end of a song: songs cannot overrun")
+            known = known + own.overrun * own.ended
+        beyond = torch.arange(frames, device=own.ids.device) >= known[:, None, None]
         steps = self.pattern.apply(own.ids.masked_fill(beyond, NO_FRAME), NO_FRAME)
         length = self.states_of(frames)
         steps = functional.pad(steps, (0, length - steps.shape[2]), value=NO_FRAME)

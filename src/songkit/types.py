@@ -267,12 +267,15 @@ class Codes:
     """A batch of songs as ids."""
 
     ids: Tensor
-    """int64 [B, K, F]; each below its stream's size. Frames beyond a song's length are zero."""
+    """int64 [B, K, F]; each below its stream's size. Frames beyond a song's length, and `overrun`, are zero."""
     lengths: Tensor
     """int64 [B], in frames."""
     layout: TokenLayout
     ended: Tensor | None = None
     """bool [B], whether a song ends after its last frame, in training; a cut one goes on. None is nowhere told."""
+    overrun: int = 0
+    """Frames for which songs that ended go on as if they had missed their end, in training: at each of them the end is
+    what should come next."""
 
     def select(self, tracks: Iterable[str]) -> Codes:
         """Returns the codes of some tracks, in this layout's order."""
@@ -282,7 +285,7 @@ class Codes:
     def arrange(self, layout: TokenLayout) -> Codes:
         """Returns the codes of a layout's streams, in its order; raises `KeyError` where there are none."""
         rows = [self.layout.index(s.track, s.level) for s in layout.streams]
-        return Codes(self.ids[:, rows], self.lengths, layout, self.ended)
+        return Codes(self.ids[:, rows], self.lengths, layout, self.ended, self.overrun)
 
 
 @dataclass

@@ -91,13 +91,14 @@ def target_ids(codes: Codes, frames: int, end: int) -> tuple[Tensor, Tensor]:
     Args:
         codes: Of B songs of F frames at most.
         frames: F, or F + 1 where the end of song is predicted too.
-        end: Its id; it counts for songs that are known to end (`codes.ended`).
+        end: Its id; it counts for songs that are known to end (`codes.ended`), also at the frames that overrun.
     """
     ids = functional.pad(codes.ids, (0, frames - codes.ids.shape[2]))
     place = torch.arange(frames, device=ids.device)
     counted = (place < codes.lengths[:, None]).expand(len(ids), frames)
     if frames > codes.ids.shape[2] and codes.ended is not None:
-        ends = (place == codes.lengths[:, None]) & codes.ended[:, None]
+        late = place - codes.lengths[:, None]
+        ends = (late >= 0) & (late <= codes.overrun) & codes.ended[:, None]
         ids, counted = ids.masked_fill(ends[:, None], end), counted | ends
     return ids, counted[:, None].expand(ids.shape)
 

@@ -90,6 +90,23 @@ def test_samples_grow_over_the_run_to_the_longest(planner_task: Any, songs: Toke
         planner_task(dataclasses.replace(SETTINGS, max_steps=None, max_minutes=1.0), grow_from=0.2)
 
 
+def test_whole_songs_overrun_their_end_in_training_alone(planner_task: Any, songs: TokenisedSongs) -> None:
+    task = planner_task(overrun_seconds=0.2, max_seconds=60)
+    batch = task.batch(0)
+    lengths, overrun = batch.codes.lengths, batch.codes.overrun
+    assert overrun == round(0.2 * songs.layout.frame_rate)
+    assert batch.complete.all()
+    assert batch.codes.ids.shape[2] == int(lengths.max()) + overrun
+    for ids, length in zip(batch.codes.ids, lengths.tolist(), strict=True):
+        doubled = torch.cat([ids[:, :length], ids[:, :length]], 1)  # the song, and again from its beginning
+        after = ids[:, length : length + overrun]
+        assert any(torch.equal(after, doubled[:, start : start + overrun]) for start in range(length))
+        assert not ids[:, length + overrun :].any()
+    assert not planner_task(overrun_seconds=0.2, max_seconds=0.3).batch(0).codes.ids[:, :, 8:].any()  # cut songs go on
+    counted = task.planner.score(dataclasses.replace(batch.codes, ended=batch.complete), task.conditions(batch, None))
+    assert counted.scores.counted[:, 0].sum(1).tolist() == [length + 1 + overrun for length in lengths.tolist()]
+
+
 def test_tiers_are_told_unless_they_are_hidden(planner_task: Any, songs: TokenisedSongs, monkeypatch: Any) -> None:
     whole = TokenisedSongs.__getitem__
     monkeypatch.setattr(
@@ -182,6 +199,7 @@ def test_only_what_is_untrained_starts_from_the_codec(planner_task: Any, codec: 
         ({"grow_from": 9.0, "max_seconds": 5.0}, "grow_from is 9.0, expected above 0 and at most max_seconds"),
         ({"max_seconds": 0.0}, "max_seconds is 0.0, expected above 0"),
         ({"degrade_share": 1.5}, "degrade_share is 1.5, expected a probability"),
+        ({"overrun_seconds": 1.0}, "overrun_seconds is 1.0, expected 0: a refiner ends with its plan"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, float], told: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,23 @@ def test_a_later_id_leaves_earlier_logits_as_they_are(parts) -> None:
     after = planner(codes, conditions(conditioner)).logits
     torch.testing.assert_close(before[:, :, :11], after[:, :, :11])
     assert not torch.allclose(before[:, :, 11], after[:, :, 11])
+
+
+@torch.no_grad()
+def test_a_song_that_overruns_should_end_at_each_frame_after_its_end(parts) -> None:
+    conditioner, planner, _ = parts
+    codes, _ = teacher()
+    whole = Codes(codes.ids, codes.lengths - 4, codes.layout, torch.tensor([True, False]))
+    late = dataclasses.replace(whole, overrun=4)
+    plain, overrun = (planner.score(c, conditions(conditioner)).scores.log_probabilities[:, 0] for c in (whole, late))
+    length = int(whole.lengths[0])
+    torch.testing.assert_close(plain[0, : length + 1], overrun[0, : length + 1])
+    ends = (
+        planner(dataclasses.replace(late, lengths=codes.lengths), conditions(conditioner)).logits[0, 0].log_softmax(-1)
+    )
+    torch.testing.assert_close(overrun[0, length : length + 5], ends[length : length + 5, -1])
+    assert not plain[0, length + 1 :].any()
+    torch.testing.assert_close(plain[1], overrun[1])  # a cut song has no end to miss
 
 
 @torch.no_grad()

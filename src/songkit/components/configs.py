@@ -138,6 +138,9 @@ class TrainPlannerConfig:
     """Share of the run's steps after which songs are cut at `max_seconds`."""
     tiers: bool = True
     """Whether the musicality tier of each song is told; where not, every song is said to be of the highest."""
+    overrun_seconds: float = 0.0
+    """How long whole songs go on after their end with some other part of themselves, in seconds, while the end stays
+    what should come next. A model that never saw what follows a missed end does not find it again."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
@@ -148,6 +151,8 @@ class TrainPlannerConfig:
         ]
         if self.grow_from is not None and not 0 < self.grow_from <= self.max_seconds:
             problems.append(f"grow_from is {self.grow_from}, expected above 0 and at most max_seconds, or null")
+        if not self.overrun_seconds >= 0:
+            problems.append(f"overrun_seconds is {self.overrun_seconds}, expected 0 or more")
         return problems
 
 
@@ -174,4 +179,6 @@ class TrainRefinerConfig(TrainPlannerConfig):
         ]
         if self.degrade_neighbours < 0:
             shares.append(f"degrade_neighbours is {self.degrade_neighbours}, expected 0 or more")
+        if self.overrun_seconds > 0:
+            shares.append(f"overrun_seconds is {self.overrun_seconds}, expected 0: a refiner ends with its plan")
         return [*super().validate(), *shares]

@@ -36,7 +36,7 @@ class SongBatch:
 
     def to(self, device: torch.device) -> SongBatch:
         """Returns the batch on a device; prompts stay, the conditioner moves what it embeds."""
-        codes = Codes(self.codes.ids.to(device), self.codes.lengths.to(device), self.codes.layout)
+        codes = replace(self.codes, ids=self.codes.ids.to(device), lengths=self.codes.lengths.to(device))
         cursor = None if self.cursor is None else self.cursor.to(device)
         return SongBatch(self.requests, codes, self.complete.to(device), cursor, self.prompts)
 
@@ -97,7 +97,8 @@ class SongTask(Task):
 
     def batch(self, step: int) -> SongBatch:
         """Songs for one step."""
-        return self._songs(self._data, self.rng(step), self._longest(step))
+        overrun = round(self.config.overrun_seconds * self._data.layout.frame_rate)
+        return self._songs(self._data, self.rng(step), self._longest(step), overrun)
 
     def items(self, batch: SongBatch) -> float:
         """Frames in a batch."""
@@ -142,7 +143,7 @@ class SongTask(Task):
         grown = min(1.0, number / (self.settings.accumulate * steps * config.grow_until))
         return float(config.grow_from + grown * (config.max_seconds - config.grow_from))
 
-    def _songs(self, data: PreparedSource, rng: np.random.Generator, longest: float) -> SongBatch:
+    def _songs(self, data: PreparedSource, rng: np.random.Generator, longest: float, overrun: int = 0) -> SongBatch:
         size = min(self.settings.batch_size, len(data))
         # Neighbours in length, four times as many as needed: little padding, yet never the same company twice.
         window = min(4 * size, len(data))
@@ -151,12 +152,16 @@ class SongTask(Task):
         frame_rate = data.layout.frame_rate
         limit = max(1, round(longest * frame_rate))
         lengths = np.minimum(data.frames[chosen], limit)
-        ids = np.zeros((size, len(data.layout), int(lengths.max())), np.int64)
+        whole = data.frames[chosen] <= limit
+        ids = np.zeros((size, len(data.layout), int(lengths.max()) + overrun), np.int64)
         cursor = np.zeros((size, ids.shape[2]), np.int64)
         requests, prompts, has_cursor = [], [], False
         for row, (index, length) in enumerate(zip(chosen, lengths.tolist(), strict=True)):
             codes = data.codes(index)
             ids[row, :, :length] = codes[:, :length]
+            if overrun and whole[row]:
+                other = (int(rng.integers(length)) + np.arange(overrun)) % length
+                ids[row, :, length : length + overrun] = codes[:, other]
             request, where = self._request(data, index)
             requests.append(request)
             if where is not None:
@@ -166,8 +171,8 @@ class SongTask(Task):
             prompts.append(self._prompt(data, codes, rng))
         return SongBatch(
             requests,
-            Codes(torch.from_numpy(ids), torch.from_numpy(lengths.astype(np.int64)), data.layout),
-            torch.from_numpy(data.frames[chosen] <= limit),
+            Codes(torch.from_numpy(ids), torch.from_numpy(lengths.astype(np.int64)), data.layout, overrun=overrun),
+            torch.from_numpy(whole),
             torch.from_numpy(cursor) if has_cursor else None,
             prompts,
         )
