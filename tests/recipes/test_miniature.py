@@ -161,7 +161,7 @@ def test_ladders_share_the_stages_in_which_they_do_not_differ(
         "levo-strategy-2": {*levo, "prompt"},
         "levo-strategy-3": {*levo, "musicality"},
         "levo-joint": {*levo, "joint"},
-        "no-delay": {"voice", "pairs", "dpo", "semi-online", "extension", "song"},
+        "no-delay": {"voice", "sft", "pairs", "dpo", "semi-online", "extension", "song"},
         "no-dpo": {"extension", "song"},
         "no-refiner": {"pretrain", "sft", "pairs", "dpo", "semi-online", "song"},
         "no-tiers": {"pretrain", "sft", "voice", "pairs", "dpo", "semi-online", "extension", "song"},
@@ -198,7 +198,7 @@ def test_the_ladder_leads_from_songs_to_the_model(trained: dict[str, Path]) -> N
     assert made[trained["extension"]] == {
         trained[n] for n in ("tokens", "codes", "valid-codes", "semi-online", "voice")
     }
-    assert made[trained["dpo"]] == {trained[name] for name in ("sft", "voice", "pairs")}
+    assert made[trained["dpo"]] == {trained[name] for name in ("sft", "pairs")}
     assert made[trained["codes"]] == {trained[name] for name in ("songs", "tokens")}
     assert made[trained["songs"]] == set()
     ancestors, found = [trained["song"]], set()
