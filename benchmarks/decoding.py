@@ -20,8 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,118 +28,20 @@ from typing import Any
 import torch
 from common import finish
 from decoding_peers import EagerLoop, HuggingFace
+from decoding_systems import BYTES, PREFIX, RELEASED, SMALL, Memory, Songkit, build, clocked, random_conditions
 
 from songkit._drawn_song import StreamDrawing
 from songkit.build import build_roles
-from songkit.components.configs import TransformerConfig
-from songkit.components.transformer import Transformer
 from songkit.decoding import Stage, run
 from songkit.interfaces import Sampling
-from songkit.kernels import Precision, pack
+from songkit.kernels import pack
 from songkit.recipe import load
 from songkit.registry import Registry
 from songkit.request import read_requests
-from songkit.types import Conditions
-from songkit_levo2.configs import MixedLMConfig, TrackLMConfig
 from songkit_levo2.planner import MixedLM
-from songkit_levo2.refiner import TrackLM
 
-PREFIX = 602
-SMALL = {"dim": 768, "layers": 12, "refiner_layers": 4, "heads": 6, "feed_forward": 2688}
-RELEASED = {
-    "small": SMALL,
-    "v2-medium": {"dim": 1536, "layers": 28, "refiner_layers": 12, "heads": 12, "feed_forward": 8960},
-    "v2-large": {"dim": 2048, "layers": 36, "refiner_layers": 12, "heads": 16, "feed_forward": 11008},
-}
 PEER = {**SMALL, "layers": 16, "streams": 3, "vocabulary": 16385}
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 PARTS = ("step", "batch", "length", "agree", "sizes")
-
-
-class Songkit:
-    """Planner and refiner in lockstep over songs, as `songkit generate` runs them, without conditioner and codec."""
-
-    def __init__(self, precision: Precision, *, songs: int = 1, guidance: float = 1.5, frames: int = 2000) -> None:
-        self.precision, self.songs, self.rows = precision, songs, songs * (1 if guidance == 1 else 2)
-        self.planner, self.refiner = (part.eval().requires_grad_(False) for part in build(SMALL))
-        self.weights = weight_bytes(self.planner, self.refiner, precision)
-        for part in (self.planner, self.refiner):
-            pack(part, precision)
-        self.used = PREFIX
-        self._rounds = self._decode(songs, guidance, frames)
-        self.burst(12)  # past the prefixes, and the frames by which the refiner runs behind
-
-    @torch.no_grad()
-    def burst(self, steps: int) -> list[float]:
-        """Returns the seconds that each of some steps of all songs takes."""
-        times = []
-        for _ in range(steps):
-            begin = time.perf_counter()
-            next(self._rounds)
-            times.append(time.perf_counter() - begin)
-        self.used += steps
-        return times
-
-    def bytes(self) -> float:
-        """Returns what a step has to read: weights, and the keys and values so far."""
-        layers, per = SMALL["layers"] + SMALL["refiner_layers"], 4 if self.precision == "fp32" else 2
-        return self.weights + self.rows * self.used * layers * 2 * SMALL["dim"] * per
-
-    def _decode(self, songs: int, guidance: float, frames: int) -> Iterator[Any]:
-        sampling = Sampling(temperature=0.0, top_k=0, guidance=guidance, min_frames=frames)
-        conditions = random_conditions(songs, SMALL["dim"])
-        plans, tracks = (
-            self.planner.drawing(sampling=sampling, max_frames=frames),
-            self.refiner.drawing(sampling=sampling),
-        )
-        stages = [Stage(plans, range(songs)), Stage(tracks, range(songs))]
-        for song in range(songs):
-            plans.add(conditions, song, song)
-            tracks.add(plans.songs[song], conditions, song, song)
-        return run(*stages)
-
-
-def build(size: dict[str, int]) -> tuple[MixedLM, TrackLM]:
-    """Makes planner and refiner of a size with random weights."""
-
-    def tower(layers: int) -> Transformer:
-        options = {name: size[name] for name in ("dim", "heads", "feed_forward")}
-        return Transformer(TransformerConfig(layers=layers, rope_base=5e5, **options))
-
-    refiner = TrackLMConfig(codebook_size=16384, source_codebook_size=16384, source_width=size["dim"], ends=True)
-    planner = MixedLM(MixedLMConfig(codebook_size=16384, cursor=False), tower(size["layers"]))
-    return planner, TrackLM(refiner, tower(size["refiner_layers"]))
-
-
-def weight_bytes(planner: torch.nn.Module, refiner: torch.nn.Module, precision: Precision) -> int:
-    """Returns the size of the weights that every step reads: all linear layers, no embeddings."""
-    modules = itertools.chain(planner.modules(), refiner.modules())
-    return sum(BYTES[precision] * m.weight.numel() for m in modules if isinstance(m, torch.nn.Linear))
-
-
-def random_conditions(songs: int, width: int) -> Conditions:
-    """Returns prefixes of the released model's length, with their null branch."""
-    branches = [
-        Conditions(0.5 * torch.randn(songs, PREFIX, width), torch.ones(songs, PREFIX, dtype=torch.bool))
-        for _ in range(2)
-    ]
-    branches[0].null = branches[1]
-    return branches[0]
-
-
-class Memory:
-    """Reads a buffer that no cache holds, with all threads: the bound of everything else."""
-
-    def __init__(self, megabytes: int) -> None:
-        self.buffer = torch.ones(megabytes * 250_000)
-
-    def burst(self, steps: int) -> list[float]:
-        """Returns the seconds of some readings."""
-        return [_clocked(self.buffer.sum) for _ in range(steps)]
-
-    def bytes(self) -> float:
-        """Returns how much is read."""
-        return self.buffer.nbytes
 
 
 def interleaved(systems: dict[str, Any], rounds: int, steps: int) -> dict[str, list[float]]:
@@ -259,13 +160,12 @@ def length(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
     for used in (PREFIX, 2000, 4000, PREFIX + frames):
         for cache in caches:
             cache.data[..., PREFIX:used, :].normal_()
-            cache.positions += used - cache.used
             cache.used = used
         seconds, read = [], []
         for _ in range(3 if args.quick else 30):
             read += memory.burst(1)
             seconds.append(
-                _clocked(lambda: [tower.step(row, [cache]) for tower, cache in zip(towers, caches, strict=True)])
+                clocked(lambda: [tower.step(row, [cache]) for tower, cache in zip(towers, caches, strict=True)])
             )
         middle, bandwidth = statistics.median(seconds), memory.bytes() / statistics.median(read)
         total = weights + sum(cache.data[..., :used, :].numel() * 2 for cache in caches)
@@ -341,13 +241,6 @@ def sizes(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
         share, seconds = f"{one['bound'] / one['seconds']:.2f}", one["seconds"]
         rows.append(["sizes", f"{size} bf16", f"{1e3 * seconds:.2f}", f"{1 / seconds:.1f}", share, note])
     return found
-
-
-def _clocked(call: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    with torch.no_grad():
-        call()
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import torch
-from decoding import BYTES, PREFIX, RELEASED, Memory, build, random_conditions, weight_bytes
+from decoding_systems import BYTES, PREFIX, RELEASED, Memory, build, random_conditions, weight_bytes
 
 from songkit.checkpoint import load_weights, save_weights
 from songkit.decoding import Stage, run

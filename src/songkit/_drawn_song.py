@@ -129,7 +129,8 @@ class StreamDrawing(PlanDrawing):
         if not wanted:
             return
         places, drawing, frames = (list(column) for column in zip(*wanted, strict=True))
-        logits = planner.logits(stream, states).float()[places]
+        logits = planner.logits(stream, states).float()
+        logits = logits if len(places) == len(logits) else logits[places]
         guided = guide(logits[:, 0], logits[:, 1], sampling.guidance) if self.rows > 1 else logits[:, 0]
         if stays := [row for row, (_, song, frame) in enumerate(wanted) if not (lead and self._may_end(song, frame))]:
             guided[stays, -1] = float("-inf")

@@ -75,15 +75,14 @@ class Stage:
         moving = [place for place in self._live if self.drawing.ready(place.song)]
         stepping = [place for place in moving if place.input is not None]
         for block, size in self._blocks(stepping):
-            x = torch.cat([place.input for place in block])  # type: ignore[misc]  # stepping places have one
-            x = functional.pad(x, (0, 0, 0, size * self.drawing.rows - len(x)))
+            x = torch.stack([place.input for place in block])  # type: ignore[misc]  # stepping places have one
+            x = _filled(x, size).flatten(0, 1)
             caches = [place.cache for place in block] + [None] * (size - len(block))
             states = self.drawing.backbone.step(x, caches).unflatten(0, (size, -1))
             for place, state in zip(block, states, strict=False):
                 place.state = state
         for block, size in self._blocks(moving):
-            states = torch.stack([place.state for place in block])
-            states = functional.pad(states, (0, 0, 0, 0, 0, size - len(block)))
+            states = _filled(torch.stack([place.state for place in block]), size)
             for place, row in zip(block, self.drawing.advance([p.song for p in block], states), strict=False):
                 place.input = row
         took = (time.perf_counter() - begin) / max(1, len(self._live))
@@ -182,6 +181,11 @@ def _agrees(drawing: Drawing, size: int, weight: Tensor) -> bool:
         return [torch.cat(parts) for parts in zip(*made, strict=True)]
 
     return all(torch.equal(one, two) for one, two in zip(stepped(BLOCK), stepped(size), strict=True))
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """Fills up rows [N, G, D] of songs to a block of a size."""
+    return rows if len(rows) == size else functional.pad(rows, (0, 0, 0, 0, 0, size - len(rows)))
 
 
 Advance = Callable[[int, int, Tensor], Tensor | None]

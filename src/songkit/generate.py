@@ -48,7 +48,8 @@ def generate(
         RequestError: If the model cannot sing a request; all faults of all requests at once, before any work.
         OutputError: If a folder is occupied or cannot be written, before any work; or if the disk fills up.
     """
-    settings = settings or model.settings()
+    # What counts is the precision that was loaded, whatever the settings say.
+    settings = dataclasses.replace(settings or model.settings(), precision=model.settings().precision)
     tracks = model.tracks() if tracks is None else tracks
     unknown = [track for track in tracks if track not in model.tracks()]
     if unknown or not tracks:

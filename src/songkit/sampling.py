@@ -21,7 +21,7 @@ __all__ = ["draw", "draw_rows", "guide", "noise", "penalise", "penalise_rows"]
 
 def guide(conditional: Tensor, null: Tensor, coefficient: float) -> Tensor:
     """Moves logits away from those of the null branch: null + coefficient * (conditional - null)."""
-    return null + coefficient * (conditional - null)
+    return (conditional - null).mul_(coefficient).add_(null)
 
 
 def penalise(logits: Tensor, recent: Sequence[int], penalty: float) -> Tensor:
@@ -35,8 +35,8 @@ def penalise(logits: Tensor, recent: Sequence[int], penalty: float) -> Tensor:
 
 def penalise_rows(logits: Tensor, recent: Sequence[Sequence[int]], penalty: float) -> Tensor:
     """Divides in each row of logits [N, V] those of its own recent ids by `penalty`."""
-    places = [(row, i) for row, ids in enumerate(recent) for i in set(ids)]
-    if penalty == 1.0 or not places:
+    places = [] if penalty == 1.0 else [(row, i) for row, ids in enumerate(recent) for i in set(ids)]
+    if not places:
         return logits
     logits = logits.clone()
     rows, ids = torch.tensor(places, device=logits.device).T

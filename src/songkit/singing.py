@@ -43,7 +43,7 @@ class SongModel:
     """`None` where the planner plans what the codec decodes."""
     codec: Codec
     recipe: Recipe | None = None
-    """Where it was loaded from; goes into song.json."""
+    """Where it was loaded from, with the precision that was loaded; goes into song.json."""
 
     @classmethod
     def load(cls, recipe: Recipe, *, precision: Precision | None = None) -> SongModel:
@@ -75,6 +75,7 @@ class SongModel:
             pack(built[role], precision)
         if precision != "fp32":
             built["codec"].lighten()
+        recipe = replace(recipe, generate=replace(recipe.generate, precision=precision))
         return cls(**{"refiner": None, **built}, recipe=recipe)
 
     @property

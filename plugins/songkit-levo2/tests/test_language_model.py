@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -12,6 +13,7 @@ from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
 from songkit.errors import LayoutError, RequestError
 from songkit.interfaces import Sampling
+from songkit.kernels import pack
 from songkit.phonemes import phonemize
 from songkit.request import SongRequest
 from songkit.sampling import noise
@@ -72,6 +74,22 @@ def test_a_later_id_leaves_earlier_logits_as_they_are(parts) -> None:
     after = planner(codes, conditions(conditioner)).logits
     torch.testing.assert_close(before[:, :, :11], after[:, :, :11])
     assert not torch.allclose(before[:, :, 11], after[:, :, 11])
+
+
+@torch.no_grad()
+def test_a_packed_model_scores_as_before(parts) -> None:
+    """As `SongModel.load` returns it: packed layers have no parameters."""
+    conditioner, planner, refiner = parts
+    mixed, tracks = teacher()
+    given = [conditions(conditioner, side=side) for side in ("planner", "refiner")]
+    packed, scored = copy.deepcopy((planner, refiner)), []
+    for part in packed:
+        pack(part, "fp32")
+    for one, two in ((planner, refiner), packed):
+        plan = one.score(mixed, given[0])
+        scored.append((plan.scores.log_probabilities, two.score(plan, tracks, given[1]).scores.log_probabilities))
+    for before, after in zip(*scored, strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

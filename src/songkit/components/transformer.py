@@ -33,9 +33,11 @@ class _KeyValues:
     """[layers, 2, G, H, capacity, D / H]: keys and values. Room for the whole song; only what is used is touched."""
     first: Tensor
     """int64 [G]: the first position that counts; before it stands the padding of the prefix."""
-    positions: Tensor
-    """int64 [G]: the position of each row's next step."""
+    begins: list[int]
+    """The same as numbers."""
     used: int
+    scales: Tensor | None = None
+    """float32 [layers, 2, G, H, capacity] of keys and values of 8 bits."""
     replay: tuple[object, Replay] | None = None
     """On a GPU: the step of the block that this song is the first of, and which block that was."""
 
@@ -88,20 +90,27 @@ class Transformer(Backbone):
 
     def start(self, x: Tensor, mask: Tensor, capacity: int) -> tuple[Tensor, Cache]:
         """Runs the prefix [G, P, D] of one song; see `Backbone.start`."""
+        x = x.to(self.norm.weight.dtype)
         rows, length, _ = x.shape
         heads, size = self.config.heads, self.config.dim // self.config.heads
-        dtype = next((m.dtype for m in self.modules() if isinstance(m, PackedLinear)), x.dtype)
+        packed = self.layers[0].get_submodule("qkv")
+        dtype = packed.dtype if isinstance(packed, PackedLinear) else x.dtype
+        if isinstance(packed, PackedLinear) and packed.precision == "int8" and self._is_native(x):
+            dtype = torch.int8
         shape = (self.config.layers, 2, rows, heads, length + capacity, size)
         # Steps that read beyond what is used need numbers there; where none does, memory is taken as it is filled.
         make = x.new_zeros if x.is_cuda or self.static else x.new_empty
-        cache = _KeyValues(make(shape, dtype=dtype), length - mask.sum(1), mask.sum(1), length)
+        first = length - mask.sum(1)
+        cache = _KeyValues(make(shape, dtype=dtype), first, first.tolist(), length)
+        if dtype == torch.int8:
+            cache.scales = make(shape[:-1], dtype=torch.float32)
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         rotation = self._rotation(positions)
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         allowed = (causal & mask[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=x.device)
         full = x.new_zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, full, keep=cache.data[i])
+            x = layer(x, rotation, full, keep=(cache.data[i], None if cache.scales is None else cache.scales[i]))
         return self.norm(x), cache
 
     def step(self, x: Tensor, caches: Sequence[Cache | None]) -> Tensor:
@@ -119,7 +128,6 @@ class Transformer(Backbone):
             at = torch.tensor([cache.used for _, cache in live], device=x.device)
             states = self._plain_step(x, self._positions(x, live), at, live, [cache.used + 1 for _, cache in live])
         for _, cache in live:
-            cache.positions += 1
             cache.used += 1
         return states
 
@@ -128,25 +136,27 @@ class Transformer(Backbone):
         if not isinstance(first, PackedLinear) or first.way != "native" or x.device.type != "cpu":
             return False
         if self._native is None or self._native.address != first.packed.data_ptr():
-            fits = NativeTower.fits(list(self.layers))
+            fits = NativeTower.fits(list(self.layers), self.config.heads)
             self._native = NativeTower(list(self.layers), self.norm, self.config.heads) if fits else None
         return self._native is not None
 
     def _native_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
         """The same as `_plain_step`, of the rows that there are."""
-        where, numbers, wide = [], [], False
+        where, numbers = [], []
         for first, cache in live:
             _, _, group, heads, capacity, size = cache.data.shape
-            wide, row = cache.data.dtype == torch.float32, heads * capacity * size * cache.data.element_size()
-            for g, (begin, position) in enumerate(zip(cache.first.tolist(), cache.positions.tolist(), strict=True)):
-                where.append([cache.data.data_ptr() + g * row, group, capacity, begin, cache.used, position])
+            vectors, bytes_each = heads * capacity, size * cache.data.element_size()
+            data, scales = cache.data.data_ptr(), None if cache.scales is None else cache.scales.data_ptr()
+            for g, begin in enumerate(cache.begins):
+                own = [data + g * vectors * bytes_each, 0 if scales is None else scales + g * vectors * 4]
+                where.append([*own, group, capacity, begin, cache.used, cache.used - begin])
                 numbers.append(first + g)
-        states = torch.zeros_like(x)
-        if where:
-            assert self._native is not None
-            turn = self._turns(1 + max(row[-1] for row in where))
-            states[numbers] = self._native(x[numbers].float(), where, turn, wide=wide).to(x.dtype)
-        return states
+        if not where:
+            return torch.zeros_like(x)
+        assert self._native is not None
+        turn, whole = self._turns(1 + max(row[-1] for row in where)), len(where) == len(x)
+        made = self._native((x if whole else x[numbers]).float(), where, turn, live[0][1].data.dtype).to(x.dtype)
+        return made if whole else torch.zeros_like(x).index_copy_(0, torch.tensor(numbers), made)
 
     def _turns(self, positions: int) -> Tensor:
         """Cosines, then sines, [>= positions, D / H], kept for later steps."""
@@ -160,7 +170,7 @@ class Transformer(Backbone):
         """Runs rows [R, D] at their positions [R, 1]; `at` [N] and `reach` are those of the live songs."""
         places = [_Place(row, cache, at[i : i + 1], reach[i]) for i, (row, cache) in enumerate(live)]
         rotation = self._rotation(positions)
-        h = x[:, None]
+        h = x[:, None].to(self.norm.weight.dtype)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, _Layer)
             h = layer.step(h, rotation, places, index)
@@ -180,7 +190,7 @@ class Transformer(Backbone):
     def _positions(x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
         positions = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
         for first, cache in live:
-            positions[first : first + len(cache.positions), 0] = cache.positions
+            positions[first : first + len(cache.first), 0] = cache.used - cache.first
         return positions
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,18 +217,18 @@ class _Layer(nn.Module):
         x: Tensor,
         rotation: tuple[Tensor, Tensor],
         bias: Tensor,
-        keep: Tensor | None = None,
+        keep: tuple[Tensor, Tensor | None] | None = None,
     ) -> Tensor:
         q, k, v = self._project(x, rotation)
         if keep is not None:
-            keep[0, :, :, : k.shape[2]], keep[1, :, :, : v.shape[2]] = k, v
+            _keep(torch.stack([k, v]), *keep)
         return self._rest(x, _attend(q, k, v, bias).transpose(1, 2).flatten(2))
 
     def step(self, x: Tensor, rotation: tuple[Tensor, Tensor], places: Sequence[_Place], index: int) -> Tensor:
         q, k, v = self._project(x, rotation)
         out = torch.zeros_like(x)
         for row, cache, at, reach in places:
-            rows, keys, values = slice(row, row + len(cache.positions)), cache.data[index, 0], cache.data[index, 1]
+            rows, keys, values = slice(row, row + len(cache.first)), cache.data[index, 0], cache.data[index, 1]
             keys.index_copy_(2, at, k[rows].to(keys.dtype))
             values.index_copy_(2, at, v[rows].to(values.dtype))
             scores = q[rows].to(keys.dtype) @ keys[:, :, :reach].transpose(-1, -2)
@@ -236,6 +246,16 @@ class _Layer(nn.Module):
         x = x + functional.dropout(self.proj(attended), self.dropout, self.training)
         gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
         return x + functional.dropout(self.down(functional.silu(gate) * up), self.dropout, self.training)
+
+
+def _keep(pair: Tensor, data: Tensor, scales: Tensor | None) -> None:
+    """Writes keys and values [2, G, H, P, D / H] at the start of a cache, in 8 bits where it has scales."""
+    steps = pair.shape[3]
+    if scales is not None:
+        scale = (pair.float().abs().amax(-1) / 127).clamp(min=1e-12)
+        scales[:, :, :, :steps] = scale
+        pair = (pair / scale[..., None]).round()
+    data[:, :, :, :steps] = pair
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:

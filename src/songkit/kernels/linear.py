@@ -7,6 +7,7 @@ rows, filled up with zeros, so that they always run in the same shape.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from songkit.kernels.native import library
 
-__all__ = ["BLOCK", "FEW", "PackedLinear", "Precision", "linear_rows", "pack"]
+__all__ = ["BLOCK", "FEW", "KINDS", "PackedLinear", "Precision", "linear_rows", "pack"]
 
 Precision = Literal["fp32", "bf16", "int8"]
 Way = Literal["native", "onednn", "plain"]
@@ -26,7 +27,9 @@ BLOCK = 8
 FEW = 64
 """Most rows that are multiplied so: with more, as in a prefix, it is not reading the weights that takes time."""
 
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+"""How native.cpp calls the types of weights, and of keys and values."""
+
 _STEPS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}
 _TILE = 16
 
@@ -79,7 +82,16 @@ class PackedLinear(nn.Module):
         return self.rows(x, 0, self.out_features)
 
     def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Returns the outputs `start` to `stop` [..., stop - start] of inputs [..., K]."""
+        """Returns the outputs `start` to `stop` [..., stop - start] of inputs [..., K].
+
+        Raises:
+            RuntimeError: If the inputs want gradients: there are none for what is packed.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "a model that is packed for decoding, as SongModel.load returns it, cannot be trained. Build it with "
+                "songkit.build.build_roles instead, or call it under torch.no_grad()."
+            )
         flat = x.reshape(-1, self.in_features)
         if len(flat) > FEW or x.device.type != "cpu":
             out = functional.linear(flat.to(self.dtype), self._plain()[start:stop])
@@ -89,7 +101,7 @@ class PackedLinear(nn.Module):
             out = self._blocks(flat.to(self.dtype), start, stop)
         if self.bias is not None:
             out = out + self.bias[start:stop]
-        return out.to(x.dtype).unflatten(0, x.shape[:-1])
+        return out.to(x.dtype).view(*x.shape[:-1], stop - start)
 
     @property
     def weight(self) -> Tensor:
@@ -100,7 +112,7 @@ class PackedLinear(nn.Module):
         """Returns the fields of the native library's `Linear`, from one of its tiles of 16 outputs on."""
         first = first_tile * _TILE
         scales, sums = (0 if one is None else one[first:].data_ptr() for one in (self.scales, self.sums))
-        kind, outputs = _KINDS[self.packed.dtype], self.out_features - first
+        kind, outputs = KINDS[self.packed.dtype], self.out_features - first
         return [self.packed[first_tile:].data_ptr(), scales, sums, kind, self.in_features, outputs]
 
     def _plain(self) -> Tensor:
@@ -115,11 +127,10 @@ class PackedLinear(nn.Module):
     def _native(self, x: Tensor, start: int, stop: int) -> Tensor:
         native, first = library(), start // _TILE
         assert native is not None
-        described = torch.tensor(self.description(first))
-        described[-1] = stop - first * _TILE
+        described = (ctypes.c_int64 * 6)(*self.description(first)[:-1], stop - first * _TILE)
         x = x.float().contiguous()
         out = x.new_empty(len(x), stop - first * _TILE)
-        native.songkit_linear(described.data_ptr(), x.data_ptr(), out.data_ptr(), len(x), torch.get_num_threads())
+        native.songkit_linear(described, x.data_ptr(), out.data_ptr(), len(x), torch.get_num_threads())
         return out[:, start - first * _TILE :]
 
     def _blocks(self, x: Tensor, start: int, stop: int) -> Tensor:
@@ -149,8 +160,6 @@ def pack(module: nn.Module, precision: Precision, way: Way | None = None) -> Non
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child.in_features % 4 == 0:
                 setattr(parent, name, PackedLinear(child, precision, way))
-            elif isinstance(child, nn.RMSNorm):
-                child.float()  # few numbers; the native step wants them so
 
 
 def _has_onednn() -> bool:

@@ -6,8 +6,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
-#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -180,61 +181,127 @@ void chunk(const Linear& l, const typename W::Step* x, const float* factors, flo
     if (first < end) tiles<W, 1>(l, x, factors, y, rows, first);
 }
 
+// The threads of a region call this together, share the outputs, and go on when all are there.
 template <class W>
-void multiply(const Linear& l, const float* x, float* y, int64_t rows, int threads) {
+void multiply(const Linear& l, const float* x, float* y, int64_t rows) {
     const int64_t steps = l.inputs / W::STEP;
-    std::vector<typename W::Step> inputs(rows * steps);
+    const std::unique_ptr<typename W::Step[]> inputs(new typename W::Step[rows * steps]);
     std::vector<float> factors(rows);
     for (int64_t r = 0; r < rows; r++) factors[r] = W::prepare(x + r * l.inputs, l.inputs, &inputs[r * steps]);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t first = 0; first < l.outputs; first += 64) chunk<W>(l, inputs.data(), factors.data(), y, rows, first);
+#pragma omp for schedule(static)
+    for (int64_t first = 0; first < l.outputs; first += 64) chunk<W>(l, inputs.get(), factors.data(), y, rows, first);
 }
 
-void linear(const Linear& l, const float* x, float* y, int64_t rows, int threads) {
-    if (l.kind == 0) multiply<Float32>(l, x, y, rows, threads);
-    if (l.kind == 1) multiply<BFloat16>(l, x, y, rows, threads);
-    if (l.kind == 2) multiply<Int8>(l, x, y, rows, threads);
+void linear(const Linear& l, const float* x, float* y, int64_t rows) {
+    if (l.kind == 0) multiply<Float32>(l, x, y, rows);
+    if (l.kind == 1) multiply<BFloat16>(l, x, y, rows);
+    if (l.kind == 2) multiply<Int8>(l, x, y, rows);
 }
 
-// Where a row of a step stands in its song's cache [layers, 2, G, H, capacity, size].
+// Where a row of a step stands in its song's cache [layers, 2, G, H, capacity, size]. Keys and values of 8 bits have
+// scales float32 [layers, 2, G, H, capacity]; those of others are null.
 struct Row {
-    int64_t cache, group, capacity, first, used, position;
+    int64_t cache, scales, group, capacity, first, used, position;
 };
+
+Floats sixteen(const float* x) {
+    Floats out;
+    memcpy(&out, x, sizeof out);
+    return out;
+}
+#ifdef __AVX512F__
+Floats sixteen(const uint16_t* x) {
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)x)), 16);
+}
+Floats sixteen(const int8_t* x) {
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)x)));
+}
+float sum_of(const Floats& x) { return _mm512_reduce_add_ps((__m512)x); }
+#else
+Floats sixteen(const uint16_t* x) {
+    Floats out;
+    for (int i = 0; i < 16; i++) out[i] = wide(x[i]);
+    return out;
+}
+Floats sixteen(const int8_t* x) {
+    Floats out;
+    for (int i = 0; i < 16; i++) out[i] = float(x[i]);
+    return out;
+}
+float sum_of(const Floats& x) {
+    float sum = 0;
+    for (int i = 0; i < 16; i++) sum += x[i];
+    return sum;
+}
+#endif
+
+// Writes a key or value into the cache; returns its scale.
+template <class T>
+float keep(T* to, const float* x, int64_t size) {
+    for (int64_t i = 0; i < size; i++) narrow(to[i], x[i]);
+    return 1;
+}
+float keep(int8_t* to, const float* x, int64_t size) {
+    float most = 1e-30f;
+    for (int64_t i = 0; i < size; i++) most = std::fabs(x[i]) > most ? std::fabs(x[i]) : most;
+    for (int64_t i = 0; i < size; i++) to[i] = int8_t(std::floor(x[i] / most * 127 + 0.5f));
+    return most / 127;
+}
+
+// The products of a query with `KEYS` keys that follow each other; `size` is a multiple of 16.
+template <int KEYS, class T>
+void products(const Floats* query, const T* keys, int64_t size, float* scores) {
+    Floats sums[KEYS] = {};
+    for (int64_t i = 0; i < size; i += 16)
+        for (int k = 0; k < KEYS; k++) sums[k] += query[i / 16] * sixteen(keys + k * size + i);
+    for (int k = 0; k < KEYS; k++) scores[k] = sum_of(sums[k]);
+}
+
+// Adds `VALUES` values that follow each other, each times its weight, to a sum.
+template <int VALUES, class T>
+void add_values(Floats* sum, const T* values, int64_t size, const float* weights) {
+    for (int64_t i = 0; i < size; i += 16) {
+        Floats all = sum[i / 16];
+        for (int v = 0; v < VALUES; v++) all += weights[v] * sixteen(values + v * size + i);
+        sum[i / 16] = all;
+    }
+}
 
 // Writes keys and values of the step and attends with its query, for one head of one row.
 template <class T>
 void attend(const float* q, int64_t heads, int64_t size, int64_t head, const Row& row, int64_t layer, const float* turn,
             float* out) {
-    const int64_t half = size / 2, plane = row.group * heads * row.capacity * size;
+    const int64_t half = size / 2, plane = row.group * heads * row.capacity, first = layer * 2 * plane + head * row.capacity;
     const float *k = q + heads * size, *v = k + heads * size, *cosines = turn + row.position * size, *sines = cosines + half;
-    T* keys = (T*)row.cache + layer * 2 * plane + head * row.capacity * size;
-    T *values = keys + plane, *key = keys + row.used * size, *value = values + row.used * size;
-    const int64_t count = row.used + 1 - row.first;
-    const float scale = 1 / std::sqrt(float(size));
-    std::vector<float> query(size), sum(size), scores(count);
+    T *keys = (T*)row.cache + first * size, *values = keys + plane * size;
+    std::vector<Floats> query(size / 16), turned(size / 16), sum(size / 16);
+    float *own = (float*)query.data(), *key = (float*)turned.data(), scale = 1 / std::sqrt(float(size));
     for (int64_t i = 0; i < half; i++) {
-        query[i] = (q[i] * cosines[i] - q[i + half] * sines[i]) * scale;
-        query[i + half] = (q[i + half] * cosines[i] + q[i] * sines[i]) * scale;
-        narrow(key[i], k[i] * cosines[i] - k[i + half] * sines[i]);
-        narrow(key[i + half], k[i + half] * cosines[i] + k[i] * sines[i]);
+        own[i] = (q[i] * cosines[i] - q[i + half] * sines[i]) * scale;
+        own[i + half] = (q[i + half] * cosines[i] + q[i] * sines[i]) * scale;
+        key[i] = k[i] * cosines[i] - k[i + half] * sines[i];
+        key[i + half] = k[i + half] * cosines[i] + k[i] * sines[i];
     }
-    for (int64_t i = 0; i < size; i++) narrow(value[i], v[i]);
+    const float key_scale = keep(keys + row.used * size, key, size), value_scale = keep(values + row.used * size, v, size);
+    float *key_scales = (float*)row.scales + first, *value_scales = key_scales + plane;
+    if (row.scales) key_scales[row.used] = key_scale, value_scales[row.used] = value_scale;
+
+    const int64_t end = row.used + 1;
+    std::vector<float> scores(end);
+    int64_t t = row.first;
+    for (; t + 4 <= end; t += 4) products<4>(query.data(), keys + t * size, size, &scores[t]);
+    for (; t < end; t++) products<1>(query.data(), keys + t * size, size, &scores[t]);
     float most = -INFINITY, total = 0;
-    key = keys + row.first * size, value = values + row.first * size;
-    for (int64_t t = 0; t < count; t++, key += size) {
-        float dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (int64_t i = 0; i < size; i++) dot += query[i] * wide(key[i]);
-        scores[t] = dot;
-        most = dot > most ? dot : most;
+    for (t = row.first; t < end; t++) {
+        if (row.scales) scores[t] *= key_scales[t];
+        most = scores[t] > most ? scores[t] : most;
     }
 #pragma omp simd reduction(+ : total)
-    for (int64_t t = 0; t < count; t++) total += scores[t] = exponential(scores[t] - most);
-    for (int64_t t = 0; t < count; t++, value += size) {
-        const float weight = scores[t] / total;
-#pragma omp simd
-        for (int64_t i = 0; i < size; i++) sum[i] += weight * wide(value[i]);
-    }
+    for (int64_t t = row.first; t < end; t++) total += scores[t] = exponential(scores[t] - most);
+    for (t = row.first; row.scales && t < end; t++) scores[t] *= value_scales[t];
+    for (t = row.first; t + 4 <= end; t += 4) add_values<4>(sum.data(), values + t * size, size, &scores[t]);
+    for (; t < end; t++) add_values<1>(sum.data(), values + t * size, size, &scores[t]);
+    for (Floats& part : sum) part /= total;
     memcpy(out, sum.data(), size * sizeof(float));
 }
 
@@ -250,6 +317,8 @@ void normalise(float* x, const float* added, const float* weight, float* y, int6
     }
 }
 
+const int64_t PARTS = 8;  // of a row's gates, shared out over threads
+
 struct Layer {
     const float *norm1, *norm2;
     Linear qkv, proj, gate_up, down;
@@ -260,37 +329,48 @@ struct Layer {
 extern "C" {
 
 void songkit_linear(const Linear* l, const float* x, float* y, int64_t rows, int threads) {
-    linear(*l, x, y, rows, threads);
+#pragma omp parallel num_threads(threads)
+    linear(*l, x, y, rows);
 }
 
-// Moves rows [R, D] of songs on by a step through all layers; y [R, D] are the final states, x is overwritten.
+// Moves rows x [R, D] of songs on by a step through all layers; y [R, D] are the final states. Heads have a multiple of 16
+// numbers; `cache` is the kind of the keys and values: 0, 1 or 2, as of weights.
 void songkit_step(const Layer* layers, int64_t count, const float* norm, float eps, int64_t heads, const float* turn,
-                  const Row* rows, int64_t wide_cache, float* x, float* y, int64_t number, int threads) {
+                  const Row* rows, int64_t cache, const float* x, float* y, int64_t number, int threads) {
     const int64_t width = layers[0].proj.outputs, inner = layers[0].down.inputs, size = width / heads;
     std::vector<float> qkv(number * 3 * width), attended(number * width), added(number * width);
     std::vector<float> gates(number * 2 * inner), fed(number * inner);
-    for (int64_t n = 0; n < count; n++) {
-        const Layer& layer = layers[n];
-        normalise(x, n ? added.data() : nullptr, layer.norm1, y, number, width, eps);
-        linear(layer.qkv, y, qkv.data(), number, threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t item = 0; item < number * heads; item++) {
-            const int64_t r = item / heads, h = item % heads;
-            const float* q = &qkv[r * 3 * width + h * size];
-            float* out = &attended[r * width + h * size];
-            if (wide_cache) attend<float>(q, heads, size, h, rows[r], n, turn, out);
-            else attend<uint16_t>(q, heads, size, h, rows[r], n, turn, out);
+#pragma omp parallel num_threads(threads)
+    {
+        // Each thread keeps the residual stream for itself: that is less work than to wait for one that keeps it for all.
+        std::vector<float> stream(x, x + number * width), normal(number * width);
+        for (int64_t n = 0; n < count; n++) {
+            const Layer& layer = layers[n];
+            normalise(stream.data(), n ? added.data() : nullptr, layer.norm1, normal.data(), number, width, eps);
+            linear(layer.qkv, normal.data(), qkv.data(), number);
+#pragma omp for schedule(static)
+            for (int64_t item = 0; item < number * heads; item++) {
+                const int64_t h = item / number, r = item % number;
+                const float* q = &qkv[r * 3 * width + h * size];
+                float* out = &attended[r * width + h * size];
+                if (cache == 0) attend<float>(q, heads, size, h, rows[r], n, turn, out);
+                if (cache == 1) attend<uint16_t>(q, heads, size, h, rows[r], n, turn, out);
+                if (cache == 2) attend<int8_t>(q, heads, size, h, rows[r], n, turn, out);
+            }
+            linear(layer.proj, attended.data(), added.data(), number);
+            normalise(stream.data(), added.data(), layer.norm2, normal.data(), number, width, eps);
+            linear(layer.gate_up, normal.data(), gates.data(), number);
+#pragma omp for schedule(static)
+            for (int64_t part = 0; part < number * PARTS; part++) {
+                const int64_t r = part / PARTS, first = part % PARTS * inner / PARTS, end = (part % PARTS + 1) * inner / PARTS;
+                const float *gate = &gates[r * 2 * inner], *up = gate + inner;
+                for (int64_t i = first; i < end; i++) fed[r * inner + i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
+            }
+            linear(layer.down, fed.data(), added.data(), number);
         }
-        linear(layer.proj, attended.data(), added.data(), number, threads);
-        normalise(x, added.data(), layer.norm2, y, number, width, eps);
-        linear(layer.gate_up, y, gates.data(), number, threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t r = 0; r < number; r++) {
-            const float *gate = &gates[r * 2 * inner], *up = gate + inner;
-            for (int64_t i = 0; i < inner; i++) fed[r * inner + i] = gate[i] / (1 + exponential(-gate[i])) * up[i];
-        }
-        linear(layer.down, fed.data(), added.data(), number, threads);
+        normalise(stream.data(), added.data(), norm, normal.data(), number, width, eps);
+#pragma omp single
+        memcpy(y, normal.data(), number * width * sizeof(float));
     }
-    normalise(x, added.data(), norm, y, number, width, eps);
 }
 }

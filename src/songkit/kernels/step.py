@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from songkit.kernels.linear import PackedLinear
+from songkit.kernels.linear import KINDS, PackedLinear
 from songkit.kernels.native import library
 
 __all__ = ["NativeTower"]
@@ -20,10 +22,11 @@ class NativeTower:
 
     def __init__(self, layers: Sequence[nn.Module], norm: nn.RMSNorm, heads: int) -> None:
         """Takes the layers of a `Transformer` for which `fits` is true, and its final norm."""
+        norms = [*(layer.get_submodule(name) for layer in layers for name in ("norm1", "norm2")), norm]
+        self._gains = torch.stack([_gains(one) for one in norms])  # [2 * layers + 1, D]
         fields = []
-        for layer in layers:
-            norms = [layer.get_submodule(name) for name in ("norm1", "norm2")]
-            fields += [_gains(one) for one in norms]
+        for number, layer in enumerate(layers):
+            fields += [self._gains[2 * number + which].data_ptr() for which in (0, 1)]
             for name in _LINEARS:
                 linear = layer.get_submodule(name)
                 assert isinstance(linear, PackedLinear)
@@ -31,39 +34,46 @@ class NativeTower:
         self.address = fields[2]
         """Of the first layer's weights: a copy of the tower, or one that was moved, has others."""
         self._layers, self._count, self._heads = torch.tensor(fields), len(layers), heads
-        self._norm, self._eps = _gains(norm), float(norm.eps or 0.0)
+        self._eps = float(norm.eps or 0.0)
 
     @staticmethod
-    def fits(layers: Sequence[nn.Module]) -> bool:
-        """Whether every linear layer is packed for the native library."""
+    def fits(layers: Sequence[nn.Module], heads: int) -> bool:
+        """Whether every linear layer is packed for the native library, and heads have a multiple of 16 numbers."""
         linears = [layer.get_submodule(name) for layer in layers for name in _LINEARS]
-        return all(isinstance(one, PackedLinear) and one.way == "native" for one in linears)
+        packed = [one for one in linears if isinstance(one, PackedLinear) and one.way == "native"]
+        return len(packed) == len(linears) and packed[0].in_features // heads % 16 == 0
 
-    def __call__(self, x: Tensor, rows: Sequence[Sequence[int]], turn: Tensor, *, wide: bool) -> Tensor:
+    def __call__(self, x: Tensor, rows: Sequence[Sequence[int]], turn: Tensor, cache: torch.dtype) -> Tensor:
         """Moves rows on by a step.
 
         Args:
             x: float32 [R, D].
             rows: For each row where it stands in its song's cache: the fields of `Row` in native.cpp.
             turn: float32 [P, D / H]: cosines, then sines, of every position that may occur.
-            wide: Whether caches are float32, not bfloat16.
+            cache: Type of keys and values: float32, bfloat16 or int8.
 
         Returns:
             Final states float32 [R, D].
         """
         native = library()
         assert native is not None
-        x, where = x.clone(memory_format=torch.contiguous_format), torch.tensor(rows)
+        x, where = x.contiguous(), (ctypes.c_int64 * (len(rows) * len(rows[0])))(*itertools.chain(*rows))
         out = torch.empty_like(x)
         native.songkit_step(
-            *(self._layers.data_ptr(), self._count, self._norm, self._eps, self._heads, turn.data_ptr()),
-            *(where.data_ptr(), int(wide), x.data_ptr(), out.data_ptr(), len(x), torch.get_num_threads()),
+            *(
+                self._layers.data_ptr(),
+                self._count,
+                self._gains[-1].data_ptr(),
+                self._eps,
+                self._heads,
+                turn.data_ptr(),
+            ),
+            *(where, KINDS[cache], x.data_ptr(), out.data_ptr(), len(x), torch.get_num_threads()),
         )
         return out
 
 
-def _gains(norm: nn.Module) -> int:
+def _gains(norm: nn.Module) -> Tensor:
     weight = norm.weight
     assert isinstance(weight, Tensor)
-    assert weight.dtype == torch.float32
-    return weight.data_ptr()
+    return weight.detach().float()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +72,8 @@ class TrackLM(TrackRefiner):
     def score(self, plan: Plan, codes: Codes, conditions: Conditions) -> Plan:
         """Runs teacher-forced without the logits of all ids at once; see `TrackRefiner.score`."""
         refined, states = self._taught(plan, codes, conditions)
-        own = replace(refined.codes, ended=codes.ended)
-        return replace(refined, scores=placed([states] * len(self.heads), list(self.heads.parameters()), own))
+        own, tables = replace(refined.codes, ended=codes.ended), [cast(Tensor, head.weight) for head in self.heads]
+        return replace(refined, scores=placed([states] * len(tables), tables, own))
 
     def _taught(self, plan: Plan, codes: Codes, conditions: Conditions) -> tuple[Plan, Tensor]:
         """Returns a plan without logits, and the states [B, F, D] that predict frames, and the end with `ends`."""
@@ -160,7 +161,10 @@ class TrackLMDrawing(TrackDrawing):
         due = [place for place, song in enumerate(live) if song.step >= delay and not self._over(song)]
         if due:
             drawing = [live[place] for place in due]
-            tracks = [self._draw(k, head(states).float()[due], drawing) for k, head in enumerate(refiner.heads)]
+            logits = [head(states).float() for head in refiner.heads]
+            if len(due) < len(states):
+                logits = [rows[due] for rows in logits]
+            tracks = [self._draw(k, rows, drawing) for k, rows in enumerate(logits)]
             for song, drawn in zip(drawing, zip(*tracks, strict=True), strict=True):
                 song.ended = refiner.config.codebook_size in drawn
                 if not song.ended:
@@ -212,7 +216,7 @@ class TrackLMDrawing(TrackDrawing):
             known = song.step < len(song.source.states)
             source.append(song.source.states[song.step][: self.rows] if known else refiner.after.expand(self.rows, -1))
         x = torch.cat([tracks, torch.stack(source)], -1)
-        return functional.pad(x, (0, 0, 0, 0, 0, places - len(songs)))
+        return x if len(songs) == places else functional.pad(x, (0, 0, 0, 0, 0, places - len(songs)))
 
 
 class _Whole:
