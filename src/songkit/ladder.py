@@ -49,12 +49,15 @@ _NO_MATTER = (
     "trainer.checkpoint_",
     "trainer.log_every",
     "trainer.workers",
+    "trainer.devices",
+    "trainer.strategy",
+    "trainer.activation_checkpointing",
     "prepare.workers",
     "mine.workers",
     "mine.batch",
     "merge.sweep.",
 )
-"""Beginnings of key paths in those sections that change how something is made, never what."""
+"""Beginnings of key paths in those sections that change how something is made, never what (but for rounding)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,20 @@ class TrainerSettings:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What to train on; `auto` is a GPU where there is one."""
     accumulate: int = 1
-    """Batches of `batch_size` examples whose losses are averaged in one step: more examples in the same memory."""
+    """Batches of `batch_size` examples whose losses are averaged in one step: more examples in the same memory, or on
+    several devices."""
+    devices: int = 1
+    """Devices of this machine, each with a process of its own, among which the `accumulate` batches of a step are dealt
+    out. What is trained does not depend on their number, but for the order in which gradients are added up."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What several devices hold: `ddp` all weights on each; `fsdp` a part of all weights, gradients and optimizer
+    states on each (FSDP2); `auto` is ddp."""
+    activation_checkpointing: bool = False
+    """Whether layers of backbones are computed again in the backward pass instead of kept: less memory, about a third
+    more work, the same numbers."""
+    compile: bool = False
+    """Whether layers of backbones are compiled by `torch.compile`. The first steps are slow, the numbers are rounded in
+    other places, and dropout draws others."""
     gradient_clip: float | None = 1.0
     """Largest norm of the gradient; None is no limit."""
     gradient_limit: float | None = 1e4
@@ -57,7 +70,7 @@ class TrainerSettings:
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
-        problems = _not_below(self, 1, "batch_size", "log_every", "accumulate")
+        problems = _not_below(self, 1, "batch_size", "log_every", "accumulate", "devices")
         problems += _not_below(self, 0, "validate_every", "validate_batches", "checkpoint_every", "workers")
         problems += [
             f"{name} is {getattr(self, name)}; expected more than 0, or null for no limit"
@@ -71,6 +84,13 @@ class TrainerSettings:
         ]
         if self.max_steps is None and self.max_minutes is None:
             problems.append("max_steps and max_minutes are both null; expected at least one limit")
+        if self.devices >= 1 and self.accumulate % self.devices:
+            problems.append(
+                f"accumulate is {self.accumulate}; expected a multiple of devices, {self.devices}, which share these "
+                "batches (and batch_size smaller by as much, for as many examples in a step as before)"
+            )
+        if self.strategy == "fsdp" and self.devices == 1:
+            problems.append("strategy is fsdp, which shares weights among devices; expected devices of more than 1")
         if not self.checkpoint_minutes > 0:
             problems.append(f"checkpoint_minutes is {self.checkpoint_minutes}; expected more than 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:

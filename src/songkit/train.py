@@ -7,7 +7,8 @@
     run/checkpoints/step-*.pt  the last two training states
     run/weights/ROLE.safetensors  the (averaged) weights, replaced at every checkpoint
 
-Lightning runs the steps; checkpoints are our own, because its are neither atomic across file systems nor exact.
+Lightning runs the steps; checkpoints are our own, because its are neither atomic across file systems nor exact. With
+several devices each has a process, and the first alone writes: the folder is the same.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.distributed import is_torchelastic_launched
 from tqdm import tqdm
 
+from songkit._launch import launch
 from songkit.build import build, build_roles
 from songkit.checkpoint import load_state, save_state, save_weights
 from songkit.errors import CheckpointError, OutputError, RecipeError, did_you_mean
 from songkit.recipe import Recipe
 from songkit.run_folder import check_run, described, forget_metrics_after, open_run
 from songkit.tasks.base import Task
+from songkit.tasks.processes import gathered, place, whole
 
 __all__ = ["build_task", "train"]
 
@@ -62,6 +67,8 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, progress: bool = T
         CheckpointError: If the training states are damaged or do not fit.
         SongkitError: If the loss is not finite any more.
         SystemExit: With 128 + the signal's number after SIGINT or SIGTERM, when a checkpoint has been written.
+
+    With `trainer.devices` of more than 1 a process is started for each, unless torchrun has started this one.
     """
     if "task" not in recipe.roles:
         raise RecipeError(f"{recipe.path}: the recipe '{recipe.name}' has no task, so there is nothing to train.")
@@ -69,20 +76,40 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, progress: bool = T
         raise RecipeError(
             "trainer.accelerator is gpu, and torch finds none here. Use auto or cpu, or install its driver."
         )
-    check_run(recipe, run, resume)
-    if recipe.trainer.threads is not None:
-        torch.set_num_threads(recipe.trainer.threads)
+    if recipe.trainer.devices == 1 or is_torchelastic_launched():
+        _train(recipe, run, resume, progress)
+    else:
+        check_run(recipe, run, resume)
+        launch(_train, recipe, run, resume, progress)
+    return run / "weights"
+
+
+def _train(recipe: Recipe, run: Path, resume: bool, progress: bool) -> None:
+    """Trains in this process, which may be one of several."""
+    launched = is_torchelastic_launched()
+    number, processes = (int(os.environ[name]) if launched else i for i, name in enumerate(("RANK", "WORLD_SIZE")))
+    settings = recipe.trainer
+    if settings.accumulate % processes:
+        raise RecipeError(f"trainer.accumulate is {settings.accumulate}; expected a multiple of {processes} processes.")
+    if number == 0:
+        check_run(recipe, run, resume)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     task = build_task(recipe)  # before anything is written: a recipe whose parts do not fit leaves no folder
-    if open_run(recipe, run, resume):
+    if open_run(recipe, run, resume) if number == 0 else resume:
         _restore(task, recipe, run)
+    if number == 0:
+        forget_metrics_after(run, task.step)
     if task.progress() >= 1:
         _log.warning("the training in %s is complete (%d steps); nothing was done.", run, task.step)
-        return run / "weights"
-    loop = _Loop(recipe, run, progress)
+        return
+    loop = _Loop(recipe, run, progress and number == 0)
     with _quiet_lightning(), loop.signals():
         trainer = lightning.Trainer(
-            accelerator=recipe.trainer.accelerator,
-            devices=1,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=processes // settings.devices,
+            strategy=_strategy(recipe, processes),
             max_epochs=1,
             callbacks=[loop],
             logger=False,
@@ -95,7 +122,16 @@ def train(recipe: Recipe, run: Path, *, resume: bool = False, progress: bool = T
         trainer.fit(task)
     if loop.received is not None:
         raise SystemExit(128 + loop.received)
-    return run / "weights"
+
+
+def _strategy(recipe: Recipe, processes: int) -> Strategy | str:
+    if processes == 1:
+        return "auto"
+    if recipe.trainer.strategy == "fsdp":
+        return ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1)
+    # A refiner's part of the conditions is unused while the planner learns, and so on. Buffers that training changes
+    # are those of the first process, which writes them.
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
 def build_task(recipe: Recipe) -> Task:
@@ -164,10 +200,14 @@ class _Loop(lightning.Callback):
             self._sums[name] = total + value.float().mean(), count + 1
         if _due(task.step, self._settings.log_every) or task.progress() >= 1:
             self._log(task)
+        late = time.monotonic() - self._saved[1] >= 60 * self._settings.checkpoint_minutes
+        # All processes must do the same, whichever of them a signal has reached.
+        told = gathered((self.received, late))
+        self.received = next((number for number, _ in told if number is not None), None)
+        late = told[0][1]
         done = task.progress() >= 1 or self.received is not None
         if _due(task.step, self._settings.validate_every) or (task.progress() >= 1 and self._settings.validate_every):
             self._validate(task)
-        late = time.monotonic() - self._saved[1] >= 60 * self._settings.checkpoint_minutes
         if done or late or _due(task.step, self._settings.checkpoint_every):
             self._save(task)
         if done:
@@ -211,16 +251,22 @@ class _Loop(lightning.Callback):
         # The weights first: a training whose last state is there counts as complete.
         with task.averaged():
             for name, module in task.exports().items():
-                save_weights(
-                    self._run / "weights" / f"{name}.safetensors",
-                    module,
-                    described(self._recipe, name, steps=task.step, consumed=task.consumed, unit=task.unit),
-                    dtype=getattr(torch, self._settings.weights_dtype),
-                )
-        save_state(self._run / "checkpoints", task.step, task.state())
+                weights = whole(module.state_dict())
+                if place()[0] == 0:
+                    save_weights(
+                        self._run / "weights" / f"{name}.safetensors",
+                        weights,
+                        described(self._recipe, name, steps=task.step, consumed=task.consumed, unit=task.unit),
+                        dtype=getattr(torch, self._settings.weights_dtype),
+                    )
+        state = task.state()
+        if place()[0] == 0:
+            save_state(self._run / "checkpoints", task.step, state)
         self._saved = (task.step, time.monotonic())
 
     def _write(self, line: Mapping[str, Any]) -> None:
+        if place()[0] != 0:
+            return
         path = self._run / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -246,7 +292,6 @@ def _due(step: int, every: int) -> bool:
 def _restore(task: Task, recipe: Recipe, run: Path) -> None:
     state = load_state(run / "checkpoints")
     if state is None:
-        forget_metrics_after(run, 0)
         return
     try:
         task.restore(state)
@@ -256,7 +301,6 @@ def _restore(task: Task, recipe: Recipe, run: Path) -> None:
             f"{str(error).splitlines()[0]}. Go on with the songkit that wrote it (see provenance.json), or choose "
             "another --out."
         ) from error
-    forget_metrics_after(run, task.step)
 
 
 @contextlib.contextmanager

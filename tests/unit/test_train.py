@@ -249,9 +249,8 @@ def test_an_accumulated_gradient_is_that_of_the_mean_of_the_losses(tmp_path, rec
     calm += ["trainer.gradient_clip=null", "optimizer.warmup_steps=0"]
     train(recipe(*calm, "trainer.accumulate=3", "task.norm=false"), tmp_path / "run", progress=False)
     task = build_task(recipe(*calm, "task.norm=false"))
-    seed = int(np.random.SeedSequence((3, 0)).generate_state(2, np.uint64)[1])
-    noise = torch.Generator().manual_seed(seed)
-    losses = [task.losses(task.batch(i), noise)["mse"] for i in range(3)]
+    seeds = [int(np.random.SeedSequence((3, i)).generate_state(2, np.uint64)[1]) for i in range(3)]
+    losses = [task.losses(task.batch(i), torch.Generator().manual_seed(seed))["mse"] for i, seed in enumerate(seeds)]
     sum(losses).div(3).backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in task.net.parameters() if p.grad is not None])
     state = load_state(tmp_path / "run" / "checkpoints")

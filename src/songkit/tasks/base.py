@@ -2,14 +2,15 @@
 
 A task makes its batches from `(seed, step)` and draws its noise from a generator seeded by `(seed, step)`. A training
 that goes on after an interruption therefore does exactly what it would have done, without any recorded position in
-the data and without any recorded state of a random number generator.
+the data and without any recorded state of a random number generator. So does one on another number of devices: the
+batches of a step, `trainer.accumulate` of them, are dealt out among the processes, and everything that is logged or
+descended is the mean over all of them (`songkit.tasks.processes`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,11 +19,25 @@ from typing import Any
 import lightning.pytorch as lightning
 import numpy as np
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 
 from songkit.errors import RecipeError, SongkitError
 from songkit.settings import OptimizerSettings, TrainerSettings
+from songkit.tasks.batches import Batches, leave_signals_to_the_training, tensors_in
+from songkit.tasks.processes import (
+    alike,
+    blocks,
+    forget_whole,
+    gathered,
+    local,
+    make_lean,
+    place,
+    share_out,
+    whole,
+)
 
 __all__ = ["Task"]
 
@@ -32,11 +47,14 @@ class Task(lightning.LightningModule, ABC):
 
     A subclass is built as `Subclass(config, settings=..., optimizer=..., seed=..., **roles)` with the built components
     of the recipe's roles, and writes `batch`, `losses` and `exports`; the other methods have working defaults.
-    Tasks that train against an adversary override `optimized` and `update`, and cannot accumulate gradients.
+    Tasks that train against an adversary override `optimized` and `update`, and can neither accumulate gradients nor
+    use several devices.
     """
 
     unit: str = "items"
     """What `items` counts, in the plural (`seconds of audio`, `tokens`)."""
+    reads_weights: tuple[str, ...] = ("losses", "validate_step")
+    """Methods that read weights. Where devices have a part of the weights each (FSDP2), they are whole in these."""
 
     def __init__(self, *, settings: TrainerSettings, optimizer: OptimizerSettings, seed: int) -> None:
         super().__init__()
@@ -54,6 +72,7 @@ class Task(lightning.LightningModule, ABC):
         self._averages: dict[str, Tensor] = {}
         self._averaged: list[nn.Parameter] = []  # in the order of _averages
         self._restored: Mapping[str, Any] | None = None
+        self._configured = False
         self._started = 0.0
         self._batches: list[Any] = []  # of the step that is being done
 
@@ -102,7 +121,7 @@ class Task(lightning.LightningModule, ABC):
 
     def items(self, batch: Any) -> float:
         """Returns how much a batch holds, in `unit`; the length of its first tensor's first axis by default."""
-        return float(next((len(tensor) for tensor in _tensors(batch) if tensor.ndim), 1))
+        return float(next((len(tensor) for tensor in tensors_in(batch) if tensor.ndim), 1))
 
     def rng(self, *key: int) -> np.random.Generator:
         """Returns a generator for numpy that depends on the seed and the key alone."""
@@ -141,10 +160,11 @@ class Task(lightning.LightningModule, ABC):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         limit = self.settings.gradient_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         most = self.settings.gradient_limit or float("inf")
         if not torch.isfinite(loss) or not norm <= most:  # `not <=` also where it is NaN
             expected = "finite numbers are" if math.isinf(most) else f"a norm of {most:g} at most (gradient_limit) is"
-            numbers = ", ".join(f"task.batch({number})" for number in self._numbers(self.step))
+            numbers = ", ".join(f"task.batch({number})" for number in self.numbers(self.step))
             named = "; ".join(filter(None, map(self.named, self._batches)))
             raise SongkitError(
                 f"training diverged in step {self.step}: the loss is {float(loss.detach()):.4g} and the norm of its "
@@ -160,21 +180,28 @@ class Task(lightning.LightningModule, ABC):
             losses = dict(self.losses(batch, generator))
         return torch.stack([v.float() for name, v in losses.items() if not name.startswith("_")]).sum(), losses
 
-    def _accumulated(self, batches: Sequence[Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Takes one step down the mean of the losses of several batches."""
+    def _accumulated(self, batches: Sequence[Any], generators: Iterable[torch.Generator]) -> dict[str, Tensor]:
+        """Takes one step down the mean of the losses of several batches, of which this process has some."""
         if type(self).update is not Task.update:
             raise RecipeError(
-                f"trainer.accumulate is {len(batches)}, and {type(self).__name__} changes its weights in a way of its "
-                "own, which does not accumulate. Set trainer.accumulate to 1."
+                f"trainer.accumulate is {self.settings.accumulate}, and {type(self).__name__} changes its weights in a "
+                "way of its own, which does not accumulate. Set trainer.accumulate and trainer.devices to 1."
             )
         self._optimizer("main").zero_grad()
         sums: dict[str, Tensor] = {}
-        for batch in batches:
+        for index, (batch, generator) in enumerate(zip(batches, generators, strict=True)):
             total, losses = self._total(batch, generator)
-            self.manual_backward(total / len(batches))
+            with self._alone(last=index == len(batches) - 1):
+                self.manual_backward(total / len(batches))
             for name, value in {"loss": total, **losses}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float() / len(batches)
-        return {**sums, "_grad_norm": self._step(sums["loss"])}
+        means = _means(sums)
+        return {**means, "_grad_norm": self._step(means["loss"])}
+
+    def _alone(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Leaves the averaging of gradients over processes to the last batch."""
+        strategy = self.trainer.strategy if place()[1] > 1 and not last else None
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else contextlib.nullcontext()
 
     def progress(self) -> float:
         """Returns how much of the training is done, from 0 to 1, by whichever limit is nearer."""
@@ -200,19 +227,23 @@ class Task(lightning.LightningModule, ABC):
                     parameter.copy_(average)
                 yield
             finally:
+                forget_whole(self)
                 for parameter, value in zip(self._averaged, kept, strict=True):
                     parameter.copy_(value)
 
     def state(self) -> dict[str, Any]:
-        """Returns all that `restore` needs to go on exactly where this task is."""
+        """Returns all that `restore` needs to go on exactly where this task is, on any number of devices.
+
+        All processes must ask for it; whole weights are in that of the first.
+        """
         return {
             "step": self.step,
             "elapsed": self.elapsed,
             "consumed": self.consumed,
             "seed": self.seed,
-            "weights": self.state_dict(),
-            "averages": dict(self._averages),
-            "optimizers": {name: self._optimizer(name).state_dict() for name in self.optimized()},
+            "weights": whole(self.state_dict()),
+            "averages": whole(self._averages),
+            "optimizers": {name: whole(self._optimizer(name).state_dict()) for name in self.optimized()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -222,6 +253,25 @@ class Task(lightning.LightningModule, ABC):
         self._restored = state
 
     # From here on: what Lightning calls.
+
+    def configure_model(self) -> None:
+        """Shares the weights out where that is the strategy, and makes training lean as the settings say.
+
+        Raises:
+            RecipeError: If the settings are about the layers of a backbone, and the task has none.
+        """
+        if self._configured:  # Lightning may ask twice
+            return
+        self._configured = True
+        chosen = self.settings
+        if (chosen.activation_checkpointing or chosen.compile) and not blocks(self):
+            name = "activation_checkpointing" if chosen.activation_checkpointing else "compile"
+            raise RecipeError(
+                f"trainer.{name} is about the layers of backbones, and {type(self).__name__} has none. Set it to false."
+            )
+        make_lean(self, activation_checkpointing=chosen.activation_checkpointing, compiled=chosen.compile)
+        if self._trainer is not None and isinstance(self.trainer.strategy, ModelParallelStrategy):
+            share_out(self, self.trainer.strategy.device_mesh["data_parallel"], self.reads_weights)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Makes one AdamW for every entry of `optimized`, with its state when a training is resumed."""
@@ -241,7 +291,7 @@ class Task(lightning.LightningModule, ABC):
                 fused=True,
             )
             if self._restored is not None:
-                optimizer.load_state_dict(self._restored["optimizers"][name])
+                optimizer.load_state_dict(_shared_out(self._restored["optimizers"][name], optimizer))
             made.append(optimizer)
         return made
 
@@ -249,23 +299,24 @@ class Task(lightning.LightningModule, ABC):
         """Makes the batches of the remaining steps, in order, whatever the number of workers."""
         workers = self.settings.workers
         return DataLoader(
-            _Batches(self),
+            Batches(self, *place()),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             generator=torch.Generator(),  # or it would draw from the global one
-            worker_init_fn=_leave_signals_to_the_training,
+            worker_init_fn=leave_signals_to_the_training,
         )
 
     def on_fit_start(self) -> None:
         """Prepares the moving average on the device of the weights."""
+        forget_whole(self)
         if self.settings.ema_decay is not None:
             chosen = {id(parameter) for parameter in self.trainable() if parameter.requires_grad}
             named = {name: parameter for name, parameter in self.named_parameters() if id(parameter) in chosen}
             saved = self._restored["averages"] if self._restored is not None else {}
             self._averaged = list(named.values())
             self._averages = {
-                name: saved.get(name, parameter.detach()).to(self.device, torch.float32, copy=True)
+                name: alike(saved.get(name, parameter.detach()), parameter).to(self.device, torch.float32, copy=True)
                 for name, parameter in named.items()
             }
         self._restored = None
@@ -280,18 +331,20 @@ class Task(lightning.LightningModule, ABC):
         step, self._batches = numbered
         if step != self.step:
             raise RuntimeError(f"got the batch of step {step} in step {self.step}")
-        seeds = [int(value) for value in np.random.SeedSequence((self.seed, step)).generate_state(2, np.uint64)]
-        # Dropout can only draw from the global generator: seed it for this step, and leave it as it was.
+        # Dropout can only draw from the global generator: seed it for each batch, and leave it as it was.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seeds[0])
-            generator = torch.Generator(self.device).manual_seed(seeds[1])
-            one = len(self._batches) == 1
-            values = self.update(self._batches[0], generator) if one else self._accumulated(self._batches, generator)
+            process, processes = place()
+            generators = map(self._generator, self.numbers(step)[process::processes])
+            if self.settings.accumulate == 1:
+                values = self.update(self._batches[0], next(generators))
+            else:
+                values = self._accumulated(self._batches, generators)
         self._average()
         self.step += 1
-        self.consumed += sum(map(self.items, self._batches))
+        told = gathered((sum(map(self.items, self._batches)), time.monotonic() - self._started))
+        self.consumed += sum(items for items, _ in told)
         self._batches = []
-        self.elapsed = time.monotonic() - self._started
+        self.elapsed = told[0][1]  # one clock, or processes would not agree on the end
         return {name: value.detach() for name, value in values.items()}
 
     def train(self, mode: bool = True) -> Task:
@@ -302,9 +355,15 @@ class Task(lightning.LightningModule, ABC):
                 module.eval()
         return self
 
-    def _numbers(self, step: int) -> range:
+    def numbers(self, step: int) -> range:
         """Returns the numbers of the batches of a step."""
         return range(step * self.settings.accumulate, (step + 1) * self.settings.accumulate)
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Seeds all noise for a batch."""
+        seeds = [int(value) for value in np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64)]
+        torch.manual_seed(seeds[0])
+        return torch.Generator(self.device).manual_seed(seeds[1])
 
     def _optimizer(self, name: str) -> Any:
         optimizers = self.optimizers()
@@ -315,41 +374,25 @@ class Task(lightning.LightningModule, ABC):
         if self._averages:
             # Early on a long memory would only remember the random start.
             decay = min(self.settings.ema_decay or 0.0, 1 - 1 / (self.step + 10))
-            current = [parameter.float() for parameter in self._averaged]
-            torch._foreach_lerp_(list(self._averages.values()), current, 1 - decay)
+            current = [local(parameter).float() for parameter in self._averaged]
+            torch._foreach_lerp_([local(average) for average in self._averages.values()], current, 1 - decay)
 
 
-class _Batches(IterableDataset[tuple[int, Any]]):
-    """The numbered batches of the remaining steps; worker w of n makes every n-th."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        worker = get_worker_info()
-        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        step = self._task.step + offset
-        last = self._task.settings.max_steps
-        while last is None or step < last:
-            yield step, [self._task.batch(number) for number in self._task._numbers(step)]
-            step += stride
+def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the means over the processes; one that does not log a name counts as 0, as a batch does."""
+    processes = place()[1]
+    if processes == 1:
+        return dict(values)
+    everyone = gathered({name: float(value) for name, value in values.items()})
+    names = dict.fromkeys(name for one in everyone for name in one)
+    return {name: torch.tensor(sum(one.get(name, 0.0) for one in everyone) / processes) for name in names}
 
 
-def _leave_signals_to_the_training(worker: int) -> None:
-    """What ends a training reaches its workers too, often first: without them it could not save what it has."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, (list, tuple)):
-        for value in batch:
-            yield from _tensors(value)
-    elif hasattr(batch, "__dataclass_fields__"):
-        for name in batch.__dataclass_fields__:
-            yield from _tensors(getattr(batch, name))
+def _shared_out(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns this process's part of an optimizer's state."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kept = {
+        number: {name: alike(value, parameters[number]) for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": kept}

@@ -33,6 +33,7 @@ from songkit.pairs import MinedPairs
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
 from songkit.tasks.pair_batches import PairBatch, pair_batch, pair_order
+from songkit.tasks.processes import first_says
 from songkit.tasks.reference import ReferenceTable, pairs_digest, reference_table, weights_digest
 from songkit.types import Conditions, TokenScores
 from songkit.vocabulary import beside
@@ -44,6 +45,7 @@ class TrainPreference(Task):
     """Descends a preference objective. No dropout and no hidden conditions: both policies see the same request."""
 
     unit = "frames"
+    reads_weights = ("losses", "validate_step", "_rehearse", "_reference")
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class TrainPreference(Task):
         streams = self._rehearse()
         if self.objective.reference_free:
             return
-        weights = weights_digest(self.exports())
+        weights = first_says(weights_digest(self.exports()))
         for name, source in self._sources.items():
             key = {
                 "pairs": pairs_digest(source),

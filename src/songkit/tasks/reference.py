@@ -23,6 +23,7 @@ from tqdm import tqdm
 from songkit.checkpoint import load_weights, save_weights
 from songkit.errors import CheckpointError
 from songkit.pairs import MinedPairs
+from songkit.tasks.processes import first_says, place, whole
 
 __all__ = ["ReferenceTable", "pairs_digest", "reference_table", "weights_digest"]
 
@@ -67,7 +68,7 @@ def reference_table(
     path = folder / f"{digest}.safetensors"
     shape = (sum(map(len, batches)), 2, len(key["streams"]))
     kept = _Kept(shape)
-    if path.exists() and not recompute:
+    if first_says(path.exists() and not recompute):  # or some processes would compute, and others not
         try:
             load_weights(path, kept, component=_OWNER, revision=FORMAT)
         except CheckpointError as error:
@@ -77,7 +78,8 @@ def reference_table(
     sums = torch.full(shape, float("nan"))
     for numbers in tqdm(batches, desc="reference log-probabilities", unit=" batches", disable=None):
         sums[torch.from_numpy(np.asarray(numbers))] = score(numbers).float()
-    save_weights(path, {"sums": sums}, {"component": _OWNER, "revision": FORMAT, **key})
+    if place()[0] == 0:
+        save_weights(path, {"sums": sums}, {"component": _OWNER, "revision": FORMAT, **key})
     return ReferenceTable(sums, path, computed=True)
 
 
@@ -85,7 +87,7 @@ def weights_digest(modules: Mapping[str, nn.Module]) -> str:
     """Returns the SHA-256 of all tensors of some modules."""
     total = hashlib.sha256()
     for role, module in sorted(modules.items()):
-        for name, tensor in sorted(module.state_dict().items()):
+        for name, tensor in sorted(whole(module.state_dict()).items()):
             total.update(f"\n{role}.{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -56,6 +56,6 @@ def exports(subject: Subject) -> None:
 
 
 def _tensors(batch: object) -> list[Tensor]:
-    from songkit.tasks.base import _tensors
+    from songkit.tasks.batches import tensors_in
 
-    return list(_tensors(batch))
+    return list(tensors_in(batch))

@@ -1,0 +1,122 @@
+"""Several processes that train one task: what they tell each other, and weights of which each holds a part.
+
+In a process that trains alone everything here is the identity. Weights are shared out by FSDP2 (`fully_shard` of
+torch; Zhao et al. 2023, arXiv 2304.11277): a parameter is then a `DTensor`; what is written holds whole ones.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+
+from songkit.interfaces import Backbone
+
+__all__ = [
+    "alike",
+    "blocks",
+    "first_says",
+    "forget_whole",
+    "gathered",
+    "local",
+    "make_lean",
+    "place",
+    "share_out",
+    "whole",
+]
+
+
+def place() -> tuple[int, int]:
+    """Returns the number of this process, from 0, and of how many."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def gathered(value: Any) -> list[Any]:
+    """Returns what each process gives, plain values, in the order of their numbers."""
+    processes = place()[1]
+    if processes == 1:
+        return [value]
+    everyone: list[Any] = [None] * processes
+    distributed.all_gather_object(everyone, value)
+    return everyone
+
+
+def first_says(value: Any) -> Any:
+    """Returns what the first process gives, for decisions that all must take alike."""
+    return gathered(value)[0]
+
+
+def blocks(task: nn.Module) -> list[nn.Module]:
+    """Returns the layers of all backbones: what is shared out, computed again or compiled at a time."""
+    lists = [
+        part
+        for module in task.modules()
+        if isinstance(module, Backbone)
+        for part in module.modules()
+        if isinstance(part, nn.ModuleList)
+    ]
+    return list({id(block): block for members in lists for block in members}.values())
+
+
+def make_lean(task: nn.Module, *, activation_checkpointing: bool, compiled: bool) -> None:
+    """Has the layers of backbones computed again in the backward pass, or compiled, or both; names stay."""
+    for block in blocks(task):
+        if activation_checkpointing:
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        if compiled:
+            block.forward = torch.compile(block.forward)
+
+
+def share_out(task: nn.Module, mesh: DeviceMesh, methods: tuple[str, ...]) -> None:
+    """Leaves each process with a part of each parameter.
+
+    Layers of backbones are whole while they compute. All else is whole during the named methods of the task, which
+    take the place of `forward`.
+    """
+    for block in blocks(task):
+        fully_shard(block, mesh=mesh)
+    fully_shard(task, mesh=mesh)
+    for name in methods:
+        register_fsdp_forward_method(task, name)
+
+
+def forget_whole(task: nn.Module) -> None:
+    """Drops the whole parameters that a method without a backward pass leaves behind: they would soon be old."""
+    if isinstance(task, FSDPModule):
+        task.reshard()
+
+
+def whole(value: Any) -> Any:
+    """Returns a state with whole tensors in the place of parts; only the first process gets them.
+
+    All processes must call it with the same state.
+    """
+    if isinstance(value, DTensor):
+        full = value.full_tensor()  # one at a time: the device may not hold them all
+        return full.cpu() if place()[0] == 0 else full.new_empty(0)
+    if isinstance(value, Mapping):
+        return {name: whole(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(item) for item in value]
+    return value
+
+
+def alike(value: Tensor, parameter: Tensor) -> Tensor:
+    """Returns this process's part of a whole tensor, if the parameter that it belongs to is shared out."""
+    if not isinstance(parameter, DTensor) or isinstance(value, DTensor) or value.shape != parameter.shape:
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Returns the part of a tensor that lies in this process."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
