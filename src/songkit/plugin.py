@@ -124,8 +124,8 @@ def songkit_importer() -> str:
     """Returns what `songkit import <plugin>` calls to read weights that others published.
 
     `"package.module:callable"`, called as `importer(checkpoint, out, name=, dtype=, registry=)` with two paths, the
-    name after `--as` or `None`, one of `songkit.importing.DTYPES` and the registry. It writes weights and a recipe that
-    names them into the folder `out` and returns a `songkit.importing.ImportReport`.
+    name after `--as` or `None`, one of `songkit.importing.DTYPES` or `None`, and the registry. It writes weights and
+    a recipe that names them into the folder `out` and returns a `songkit.importing.ImportReport`.
     """
     raise NotImplementedError
 

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from songkit.build import build_roles
-from songkit.errors import CheckpointError
+from songkit.errors import CheckpointError, RequestError
 from songkit.recipe import load
 from songkit.registry import Registry
 from songkit.types import Audio
@@ -80,7 +80,7 @@ def test_released_files_are_imported_and_decode_alike(tmp_path: Path) -> None:
     )
     registry = Registry.discover()
 
-    report = run(tmp_path / "ckpt", tmp_path / "out", name=str(recipe), dtype="bfloat16", registry=registry)
+    report = run(tmp_path / "ckpt", tmp_path / "out", name=str(recipe), dtype=None, registry=registry)
 
     assert any(name.endswith(": zero_cond_embedding1") for name in report.unused)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(report.files)
@@ -92,6 +92,11 @@ def test_released_files_are_imported_and_decode_alike(tmp_path: Path) -> None:
     assert torch.equal(codes.ids, again.ids)
     wave, same = (c.decode(codes.select(["vocal", "accompaniment"])).tracks["vocal"] for c in (codec, built))
     torch.testing.assert_close(same, wave, rtol=0, atol=1e-5)
+
+
+def test_the_codec_is_refused_in_less_than_float32(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"the codec was asked for in bfloat16; expected float32.*Leave --dtype out"):
+        run(tmp_path, tmp_path / "out", name="codec", dtype="bfloat16", registry=Registry.discover())
 
 
 def test_a_folder_without_all_files_is_refused(tmp_path: Path) -> None:

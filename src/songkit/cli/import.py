@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="name", metavar="NAME", help="which of the plugin's models it is, where tensors do not tell"
     )
-    parser.add_argument(
-        "--dtype", default="bfloat16", choices=_DTYPES, help="in which it is written (default bfloat16)"
-    )
+    parser.add_argument("--dtype", choices=_DTYPES, help="in which it is written (default: what the plugin advises)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 

@@ -26,7 +26,7 @@ _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 def import_codec(folder: Path, out: Path, source: str, registry: Registry) -> ImportReport:
     """Imports the codec from the folder that holds its released files, at any depth.
 
-    It is written in float32 whatever is asked for: the released flow transformer loses its way in less (its latents
+    It is written in float32: the released flow transformer loses its way in less (its latents
     have been reported at a cosine of 0.64 to the right ones in bfloat16).
 
     Args:

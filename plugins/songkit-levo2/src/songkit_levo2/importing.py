@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from songkit.atomic import write_atomically
 from songkit.build import build_roles
-from songkit.errors import CheckpointError, did_you_mean
+from songkit.errors import CheckpointError, RequestError, did_you_mean
 from songkit.importing import DTYPES, Converted, ImportReport, check_names, read_checkpoint, write_converted
 from songkit.recipe import load
 from songkit.registry import Registry
@@ -37,7 +37,7 @@ _END_ROWS = {
 }
 
 
-def run(checkpoint: Path, out: Path, *, name: str | None, dtype: str, registry: Registry) -> ImportReport:
+def run(checkpoint: Path, out: Path, *, name: str | None, dtype: str | None, registry: Registry) -> ImportReport:
     """Imports `model.pt` of a released LeLM, or the codec (`import_codec`).
 
     Args:
@@ -45,13 +45,19 @@ def run(checkpoint: Path, out: Path, *, name: str | None, dtype: str, registry: 
         out: Is given a weights file for each part, `model.yaml` that names them, and `report.json`.
         name: One of `songkit_levo2.released.NAMES`, `codec`, or a recipe file with other sizes; `None` leaves it to the
             tensors.
-        dtype: One of `songkit.importing.DTYPES`.
+        dtype: One of `songkit.importing.DTYPES`; `None` is bfloat16 for LeLM and float32 for the codec.
         registry: What is installed.
 
     Raises:
         CheckpointError: If the file is no such checkpoint, or not certainly a particular one.
+        RequestError: If the codec is asked for in another type than float32.
     """
     if name is not None and "codec" in load(_source(name), registry=registry).roles:
+        if dtype not in (None, "float32"):
+            raise RequestError(
+                f"the codec was asked for in {dtype}; expected float32, because the released flow transformer loses "
+                "its way in less. Leave --dtype out."
+            )
         return import_codec(checkpoint, out, _source(name), registry)
     path = checkpoint / "model.pt" if checkpoint.is_dir() else checkpoint
     state = {key.removeprefix(_PREFIX): tensor for key, tensor in read_checkpoint(path).items()}
@@ -71,7 +77,7 @@ def run(checkpoint: Path, out: Path, *, name: str | None, dtype: str, registry: 
         described = {"component": component.id, "revision": component.revision, "imported": source}
         tensors = [Converted(e.name, shapes[part][e.name], functools.partial(e.of, state)) for e in own]
         file = f"{part}.safetensors"
-        write_converted(out / file, tensors, described, DTYPES[dtype])
+        write_converted(out / file, tensors, described, DTYPES[dtype or "bfloat16"])
         report.used |= {released: f"{file}: {entry.name}" for entry in own for released in entry.sources}
         report.files.append(file)
     report.files += ["model.yaml", "report.json"]
