@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import itertools
 import json
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any
 import torch
 from common import finish
 from decoding_peers import EagerLoop, HuggingFace
-from decoding_systems import BYTES, PREFIX, RELEASED, SMALL, Memory, Songkit, build, clocked, random_conditions
+from decoding_systems import BYTES, PREFIX, RELEASED, SMALL, LongSong, Memory, Songkit, build, random_conditions
 
 from songkit._drawn_song import StreamDrawing
 from songkit.build import build_roles
@@ -44,13 +43,26 @@ PEER = {**SMALL, "layers": 16, "streams": 3, "vocabulary": 16385}
 PARTS = ("step", "batch", "length", "agree", "sizes")
 
 
-def interleaved(systems: dict[str, Any], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Lets systems take turns; returns the seconds of each one's steps."""
-    times: dict[str, list[float]] = {name: [] for name in systems}
+Turns = dict[str, list[tuple[float, float]]]
+
+
+def interleaved(systems: dict[str, Any], rounds: int, steps: int, memory: Memory) -> Turns:
+    """Lets systems take turns; returns for each turn the median seconds of its steps, and bytes read per second.
+
+    A virtual machine's memory is now fast, now slow: it is read before and after every turn.
+    """
+    turns: Turns = {name: [] for name in systems}
     for _ in range(rounds):
         for name, system in systems.items():
-            times[name] += system.burst(steps)
-    return times
+            read = memory.burst(2)
+            seconds = statistics.median(system.burst(steps))
+            turns[name].append((seconds, memory.bytes() / statistics.median(read + memory.burst(2))))
+    return turns
+
+
+def ratio(turns: Turns, one: str, other: str) -> float:
+    """Returns how many times as long a step of one system takes, the median over rounds."""
+    return statistics.median(a / b for (a, _), (b, _) in zip(turns[one], turns[other], strict=True))
 
 
 def main() -> None:
@@ -94,21 +106,29 @@ def main() -> None:
     )
 
 
-def compare(systems: dict[str, Any], args: argparse.Namespace, rows: list[list[str]], part: str) -> dict[str, Any]:
-    """Measures systems beside the memory, writes their rows and returns medians."""
-    systems = {"memory": Memory(100 if args.quick else 600), **systems}
-    times = interleaved(systems, args.rounds, 2 if args.quick else 6)
-    middle = {name: statistics.median(values) for name, values in times.items()}
-    bandwidth = systems["memory"].bytes() / middle["memory"]
-    rows.append([part, "read bandwidth", "", "", "", f"{bandwidth / 1e9:.1f} GB/s"])
-    found: dict[str, Any] = {"bandwidth": bandwidth}
-    for name, system in itertools.islice(systems.items(), 1, None):
-        seconds, songs = middle[name], getattr(system, "songs", 1)
-        bound = system.bytes() / bandwidth if hasattr(system, "bytes") else None
-        found[name] = {"seconds": seconds, "quartile": statistics.quantiles(times[name], n=4)[0], "bound": bound}
-        share = f"{bound / seconds:.2f}" if bound else ""
+def compare(
+    systems: dict[str, Any], args: argparse.Namespace, rows: list[list[str]], part: str
+) -> tuple[Turns, dict[str, Any]]:
+    """Measures systems beside the memory and writes their rows; returns their turns and what is kept of them."""
+    turns = interleaved(systems, args.rounds, 2 if args.quick else 6, Memory(100 if args.quick else 300))
+    read = [bandwidth for all_of_it in turns.values() for _, bandwidth in all_of_it]
+    low, middle, high = statistics.quantiles(read, n=4)
+    note = f"{middle / 1e9:.1f} GB/s, quartiles {low / 1e9:.1f} and {high / 1e9:.1f}"
+    rows.append([part, "read bandwidth", "", "", "", note])
+    found: dict[str, Any] = {"bandwidth": middle, "quartiles": [low, high]}
+    for name, system in systems.items():
+        seconds, songs = statistics.median(time for time, _ in turns[name]), getattr(system, "songs", 1)
+        found[name] = {"seconds": seconds, "turns": turns[name]}
+        if hasattr(system, "bytes"):
+            found[name] |= {"bytes": system.bytes(), "share": share_of(system.bytes(), turns[name])}
+        share = f"{found[name]['share']:.2f}" if "share" in found[name] else ""
         rows.append([part, name, f"{1e3 * seconds:.2f}", f"{songs / seconds:.1f}", share, ""])
-    return found
+    return turns, found
+
+
+def share_of(read: float, turns: list[tuple[float, float]]) -> float:
+    """Returns the share of a step's time that reading so many bytes takes, each turn at the bandwidth beside it."""
+    return statistics.median(read / bandwidth / seconds for seconds, bandwidth in turns)
 
 
 def step(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
@@ -120,10 +140,10 @@ def step(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
             systems[f"Hugging Face {name}"] = HuggingFace(PEER, PREFIX, dtype)
     if not find_spec("transformers"):
         rows.append(["step", "Hugging Face", "", "", "", "not run: transformers is not installed"])
-    found = compare(systems, args, rows, "step")
+    turns, found = compare(systems, args, rows, "step")
     for peer, aim in (("plain loop bf16", 3.5), ("plain loop fp32", 12.0)):
-        ratio = found[peer]["seconds"] / found["songkit bf16"]["seconds"]
-        rows.append(["step", f"songkit bf16 against {peer}", "", f"{ratio:.2f} ×", "", f"aim {aim}"])
+        faster = ratio(turns, peer, "songkit bf16")
+        rows.append(["step", f"songkit bf16 against {peer}", "", f"{faster:.2f} ×", "", f"aim {aim}"])
     return found
 
 
@@ -133,45 +153,33 @@ def batch(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
         "songkit bf16": Songkit("bf16"),
         "songkit bf16, no guidance": Songkit("bf16", guidance=1.0),
         "songkit bf16, 8 songs": Songkit("bf16", songs=8),
+        "songkit int8": Songkit("int8"),
         "songkit int8, 8 songs": Songkit("int8", songs=8),
     }
-    found = compare(systems, args, rows, "batch")
-    one, bare, eight = (found[name]["seconds"] for name in list(systems)[:3])
-    rows.append(["batch", "guidance row", "", f"{one / bare:.2f} ×", "", "aim at most 1.10"])
-    bound = 8 * found["songkit bf16"]["bound"] / found["songkit bf16, 8 songs"]["bound"]
-    rows.append(
-        ["batch", "steps of 8 songs against 1", "", f"{8 * one / eight:.2f} ×", "", f"aim 5; bounds {bound:.2f}"]
-    )
+    turns, found = compare(systems, args, rows, "batch")
+    row = ratio(turns, "songkit bf16", "songkit bf16, no guidance")
+    rows.append(["batch", "guidance row", "", f"{row:.2f} ×", "", "aim at most 1.10"])
+    for precision in ("bf16", "int8"):
+        one, eight = f"songkit {precision}", f"songkit {precision}, 8 songs"
+        bound = 8 * systems[one].bytes() / systems[eight].bytes()
+        note = f"aim 5; bytes allow {bound:.2f}"
+        rows.append(["batch", f"{eight} against 1", "", f"{8 * ratio(turns, one, eight):.2f} ×", "", note])
     return found
 
 
 def length(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
     """The towers alone along a song of 4m30: room for all of it, more and more of it used."""
     planner, refiner = (part.eval().requires_grad_(False) for part in build(SMALL))
-    towers, frames = [planner.tower, refiner.tower], 6750
-    x, mask = 0.5 * torch.randn(2, PREFIX, SMALL["dim"]), torch.ones(2, PREFIX, dtype=torch.bool)
-    caches: list[Any] = []
-    for tower in towers:
-        pack(tower, "bf16")
-        with torch.no_grad():
-            caches.append(tower.start(x, mask, frames + 100)[1])
-    memory, found, row = Memory(100 if args.quick else 600), {}, torch.randn(2, SMALL["dim"])
-    weights = sum(2 * p.packed.numel() for tower in towers for p in tower.modules() if hasattr(p, "packed"))
-    for used in (PREFIX, 2000, 4000, PREFIX + frames):
-        for cache in caches:
-            cache.data[..., PREFIX:used, :].normal_()
-            cache.used = used
-        seconds, read = [], []
-        for _ in range(3 if args.quick else 30):
-            read += memory.burst(1)
-            seconds.append(
-                clocked(lambda: [tower.step(row, [cache]) for tower, cache in zip(towers, caches, strict=True)])
-            )
-        middle, bandwidth = statistics.median(seconds), memory.bytes() / statistics.median(read)
-        total = weights + sum(cache.data[..., :used, :].numel() * 2 for cache in caches)
-        found[str(used)] = {"seconds": middle, "bytes": total, "bound": total / bandwidth}
-        share = f"{total / bandwidth / middle:.2f}"
-        rows.append(["length", f"towers, {used} positions", f"{1e3 * middle:.2f}", f"{1 / middle:.1f}", share, ""])
+    frames, found = 6750, {}
+    for precision in ("bf16", "int8"):
+        song = LongSong([copy.deepcopy(part.tower) for part in (planner, refiner)], precision, frames)
+        for used in (PREFIX, 2000, 4000, PREFIX + frames):
+            song.grow(used)
+            turns = interleaved({"": song}, args.rounds, 2, Memory(100 if args.quick else 300))[""]
+            seconds, share = statistics.median(time for time, _ in turns), share_of(song.bytes(), turns)
+            found[f"{precision} {used}"] = {"seconds": seconds, "bytes": song.bytes(), "share": share}
+            numbers = [f"{1e3 * seconds:.2f}", f"{1 / seconds:.1f}", f"{share:.2f}"]
+            rows.append(["length", f"towers {precision}, {used} positions", *numbers, ""])
     return found
 
 

@@ -68,8 +68,8 @@ class Songkit:
 
     def bytes(self) -> float:
         """Returns what a step has to read: weights, and the keys and values so far."""
-        layers, per = SMALL["layers"] + SMALL["refiner_layers"], 4 if self.precision == "fp32" else 2
-        return self.weights + self.rows * self.used * layers * 2 * SMALL["dim"] * per
+        layers = SMALL["layers"] + SMALL["refiner_layers"]
+        return self.weights + self.rows * self.used * layers * 2 * SMALL["dim"] * BYTES[self.precision]
 
     def _decode(self, songs: int, guidance: float, frames: int) -> Iterator[Any]:
         sampling = Sampling(temperature=0.0, top_k=0, guidance=guidance, min_frames=frames)
@@ -83,6 +83,41 @@ class Songkit:
             plans.add(conditions, song, song)
             tracks.add(plans.songs[song], conditions, song, song)
         return run(*stages)
+
+
+class LongSong:
+    """Towers alone, with room for a long song of which more and more is used."""
+
+    def __init__(self, towers: list[Transformer], precision: Precision, frames: int) -> None:
+        self.towers, self.caches = towers, list[Any]()
+        self.weights = sum(weight_bytes(tower, tower, precision) // 2 for tower in towers)
+        prefix, mask = 0.5 * torch.randn(2, PREFIX, SMALL["dim"]), torch.ones(2, PREFIX, dtype=torch.bool)
+        for tower in towers:
+            pack(tower, precision)
+            with torch.no_grad():
+                self.caches.append(tower.start(prefix, mask, frames + 200)[1])
+        self.row = torch.randn(2, SMALL["dim"])
+
+    def grow(self, used: int) -> None:
+        """Fills the caches up to a position."""
+        for cache in self.caches:
+            cache.data[..., cache.used : used, :].copy_(cache.data[..., :1, :])
+            if cache.scales is not None:
+                cache.scales[..., cache.used : used] = cache.scales[..., :1]
+            cache.used = used
+
+    def burst(self, steps: int) -> list[float]:
+        """Returns the seconds of some steps, all at the same position."""
+        return [clocked(self._step) for _ in range(steps)]
+
+    def bytes(self) -> float:
+        """Returns what a step has to read."""
+        return self.weights + sum(cache.data[..., : cache.used, :].nbytes for cache in self.caches)
+
+    def _step(self) -> None:
+        for tower, cache in zip(self.towers, self.caches, strict=True):
+            tower.step(self.row, [cache])
+            cache.used -= 1
 
 
 def build(size: dict[str, int]) -> tuple[MixedLM, TrackLM]:
