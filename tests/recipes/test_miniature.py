@@ -17,6 +17,7 @@ from songkit.components.prepared import PreparedSource
 from songkit.lineage import find_runs, parents_of
 from songkit.recipe import load
 from songkit.registry import Registry
+from songkit.types import TIERS
 
 pytest.importorskip("songkit_synth")
 pytest.importorskip("songkit_levo2")
@@ -71,6 +72,7 @@ TOWER = MODEL[len(CODEC) :]
 TINY = {
     "songs": [*SONGS, "prepare.workers=1"],
     "valid-songs": [*SONGS, "prepare.workers=1"],
+    **{stage: ["prepare.workers=1"] for stage in ("heard", "valid-heard")},
     **{stage: [*CODEC, *SHORT] for stage in ("vae", "tokens", "diffusion")},
     **{stage: [*CODEC, "prepare.workers=1"] for stage in ("codes", "valid-codes")},
     "pretrain": [*MODEL, *SHORT],
@@ -114,6 +116,8 @@ def climb(ladder: str, root: Path) -> dict[str, Path]:
         for change in TINY[stage]
         if not (alone and change in REFINER)
     ]
+    if "heard" in loaded.stages:  # of four songs none may be heard to be the best
+        tiny.append(f"stages.sft.options.data.tiers={json.dumps(TIERS)}")
     run("train", ladder, "--out", root, *tiny)
     CLIMBED.update(stage.source for stage in loaded.stages.values())
     names = json.loads((root / f"{ladder.replace('/', '-')}.json").read_text())["stages"]
@@ -134,9 +138,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**folders, "planner": root / "planner", "refiner": root / "refiner"}
 
 
+TOLD = {"pretrain", "sft", "voice", "pairs", "dpo", "semi-online", "extension", "song"}
+"""Stages that are told tiers, and those that follow from them."""
+
 LEVO = [f"levo2/mini/ablations/levo-{name}" for name in ("no-dpo", "strategy-1", "strategy-2", "strategy-3", "joint")]
 OTHERS = ["levo2/mini/levo-ladder", *LEVO]
-OTHERS += [f"levo2/mini/ablations/no-{name}" for name in ("delay", "dpo", "refiner", "tiers")]
+OTHERS += [f"levo2/mini/ablations/{name}" for name in ("no-delay", "no-dpo", "no-refiner", "no-tiers", "heard-tiers")]
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +171,27 @@ def test_ladders_share_the_stages_in_which_they_do_not_differ(
         "no-delay": {"voice", "sft", "pairs", "dpo", "semi-online", "extension", "song"},
         "no-dpo": {"extension", "song"},
         "no-refiner": {"pretrain", "sft", "pairs", "dpo", "semi-online", "song"},
-        "no-tiers": {"pretrain", "sft", "voice", "pairs", "dpo", "semi-online", "extension", "song"},
+        "no-tiers": TOLD,
+        "heard-tiers": {*TOLD, "heard", "valid-heard", "codes", "valid-codes"},
     }
     levo_ladders = [folders for ladder, folders in others.items() if "/levo-" in ladder]
     assert len({folders["extension"] for folders in levo_ladders}) == 1
     assert len({folders["song"] for folders in others.values()}) == len(others)
+
+
+@pytest.mark.slow
+def test_pretraining_is_told_the_tiers_that_a_judge_hears(others: dict[str, dict[str, Path]]) -> None:
+    from songkit_judges.features import stems
+
+    folders = others["levo2/mini/ablations/heard-tiers"]
+    judge = build(load("judges/musicality", registry=REGISTRY).roles["reward"])
+    resolved = load(folders["pretrain"] / "resolved.yaml", registry=REGISTRY)
+    told, made = build(resolved.roles["data"]), PreparedSource(folders["songs"])
+    assert len(told) == len(made) == 4
+    for song, before in zip(told, made, strict=True):
+        heard = judge.tiers(judge.score(stems(before), [before])[:, 0])
+        assert [song.tier] == heard
+        assert song.provenance["judged"]["tier_of_source"] == before.tier
 
 
 @pytest.mark.slow
