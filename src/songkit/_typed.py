@@ -6,6 +6,7 @@ config class. It is imported where it is used: listings do without it, and it ta
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import types
@@ -39,20 +40,30 @@ class Typing:
                 which is then not validated.
             path: The key path of the mapping, for messages.
         """
-        from omegaconf import OmegaConf, SCMode
-
         if item.value is not None and not isinstance(item.value, dict):
             return self.wrong(item, path, cls)
+        key, before = _key(cls, item), len(self.problems)
+        if key not in _KNOWN:
+            config = self._typed(cls, item, path)
+            if len(self.problems) > before:
+                return config
+            _KNOWN[key] = config
+        return copy.deepcopy(_KNOWN[key])
+
+    def _typed(self, cls: type[Any], item: Item, path: str) -> Any:
+        from omegaconf import OmegaConf, SCMode
+
         before = len(self.problems)
         values = _structured(cls)
         self._fill(values, cls, item, path)
-        for name in sorted(OmegaConf.missing_keys(values) - {".".join(key) for key, _ in leaves(item)}):
+        missing = OmegaConf.missing_keys(values)
+        for name in sorted(missing - {".".join(key) for key, _ in leaves(item)}):
             self.report_key(item, path, f"`{name}` is needed by {cls.__name__}.")
         if len(self.problems) > before:
             return None
         config: Any = None
         try:
-            if OmegaConf.missing_keys(values):
+            if missing:
                 as_written: Any = OmegaConf.to_container(values, structured_config_mode=SCMode.DICT)
                 return cls(**as_written)
             config = OmegaConf.to_object(values)
@@ -148,6 +159,15 @@ def values_of(value: Any) -> Any:
 
 
 # --- types ---------------------------------------------------------------------------------------------------
+
+
+_KNOWN: dict[tuple[Any, ...], Any] = {}
+"""What was typed before without a fault. The stages of a ladder say much the same, and a plan reads each twice."""
+
+
+def _key(cls: type[Any], item: Item) -> tuple[Any, ...]:
+    """Returns all that decides what becomes of an item: its values, and the folders that its paths start from."""
+    return cls, repr(plain(item)), tuple(leaf.place.folder for _, leaf in leaves(item)), Path.cwd()
 
 
 def _structured(cls: type[Any]) -> DictConfig:

@@ -495,3 +495,17 @@ def test_any_text_is_a_recipe_or_a_recipe_error(tmp_path_factory, text):
     else:
         told = ["it is a recipe"]
     assert all(told)
+
+
+def test_what_was_typed_before_is_typed_anew_where_it_means_something_else(write, tmp_path, monkeypatch):
+    text = "planner: {use: t/planner, size: 3, file: FILE, tower: t/tower}\n"
+    files = [write(text.replace("FILE", "./a.bin"), f"{folder}/r.yaml") for folder in ("one", "other")]
+    configs = [load(file, registry=REGISTRY).roles["planner"].config for file in files]
+    assert [Path(config.file).parent for config in configs] == [file.parent for file in files]
+    again = load(files[0], registry=REGISTRY).roles["planner"].config
+    again.sizes.append(99)  # nobody shares values
+    assert load(files[0], registry=REGISTRY).roles["planner"].config.sizes == [1, 2]
+    here = write(text.replace("FILE", "a.bin"))
+    for folder in ("one", "other"):
+        monkeypatch.chdir(tmp_path / folder)
+        assert Path(load(here, registry=REGISTRY).roles["planner"].config.file).parent == tmp_path / folder
