@@ -15,16 +15,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import songkit.errors
+from songkit._workers import PickledRecipe, end_with_parent
 from songkit.errors import SongkitError
-from songkit.recipe import Recipe, dump, load
-from songkit.registry import Registry
+from songkit.recipe import Recipe
 
 __all__ = ["launch"]
 
@@ -37,7 +36,7 @@ def launch(work: Callable[..., Any], recipe: Recipe, *arguments: Any) -> None:
 
     Args:
         work: A function of a module.
-        recipe: What it is called with; each process loads it again.
+        recipe: What it is called with.
         arguments: What can be pickled.
 
     Raises:
@@ -47,19 +46,17 @@ def launch(work: Callable[..., Any], recipe: Recipe, *arguments: Any) -> None:
     count = recipe.trainer.devices
     context = multiprocessing.get_context("spawn")  # a fork of a process that has used a GPU cannot use it
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "recipe.yaml"
-        file.write_text(dump(recipe), encoding="utf-8")
-        port = _free_port()
+        packed, port = PickledRecipe.of(recipe), _free_port()
         processes = [
             context.Process(
                 target=_run,
-                args=(work, (file, recipe.name, recipe.path), arguments, rank, count, port),
+                args=(work, packed, arguments, rank, count, port, Path(folder)),
                 name=f"process {rank} of {count}",
             )
             for rank in range(count)
         ]
         try:
-            with _handed_on(processes):
+            with _handed_on(processes) as received:
                 for process in processes:
                     process.start()
                 _wait(processes)
@@ -69,20 +66,21 @@ def launch(work: Callable[..., Any], recipe: Recipe, *arguments: Any) -> None:
                     process.kill()  # what is on the disk is whole
                 if process.pid is not None:
                     process.join()
-        _tell(processes, sorted(Path(folder).glob("error-*.json")))
+        _tell(processes, sorted(Path(folder).glob("error-*.json")), received)
 
 
 def _run(
     work: Callable[..., Any],
-    kept: tuple[Path, str, Path],
+    recipe: PickledRecipe,
     arguments: tuple[Any, ...],
     rank: int,
     count: int,
     port: int,
+    folder: Path,
 ) -> None:
     """Is what each process does."""
     os.setpgrp()  # Ctrl-C reaches the parent alone, which hands it on
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -93,34 +91,21 @@ def _run(
         MASTER_PORT=str(port),
         TORCHELASTIC_RUN_ID="songkit",
     )
-    file, name, path = kept
     try:
-        recipe = load(file, allow_revision=True, overrides=_local_plugins(file), registry=Registry.discover())
-        work(replace(recipe, name=name, path=path), *arguments)
+        work(recipe.open(), *arguments)
     except SongkitError as error:
         told = {"kind": type(error).__name__, "message": str(error)}
-        (file.parent / f"error-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
+        (folder / f"error-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
         raise SystemExit(2) from None
 
 
-def _local_plugins(file: Path) -> list[str]:
-    """Trusts the local plugins that the parent runs already."""
-    from songkit._yaml import plain, read_yaml
-
-    named = plain(read_yaml(file)).get("plugins")
-    return [f"plugins={json.dumps(named)}"] if named else []
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 @contextmanager
-def _handed_on(processes: Sequence[BaseProcess]) -> Iterator[None]:
+def _handed_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
+    """Sends signals on to the processes, and gives those that came."""
+    received: list[int] = []
+
     def hand_on(number: int, frame: Any) -> None:
+        received.append(number)
         for process in processes:
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, number)
@@ -130,7 +115,7 @@ def _handed_on(processes: Sequence[BaseProcess]) -> Iterator[None]:
         for number in before:
             with suppress(ValueError):  # only the main thread may
                 signal.signal(number, hand_on)
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             with suppress(ValueError):
@@ -148,14 +133,13 @@ def _wait(processes: Sequence[BaseProcess]) -> None:
             return
 
 
-def _tell(processes: Sequence[BaseProcess], errors: list[Path]) -> None:
+def _tell(processes: Sequence[BaseProcess], errors: list[Path], received: list[int]) -> None:
     if errors:
         told = json.loads(errors[0].read_text(encoding="utf-8"))
         raise getattr(songkit.errors, told["kind"], SongkitError)(told["message"])
+    if received:
+        raise SystemExit(128 + received[0])
     failed = [process for process in processes if process.exitcode]
-    stopped = [process.exitcode for process in failed if process.exitcode in (130, 143)]
-    if stopped:
-        raise SystemExit(stopped[0])
     if failed:
         ends = ", ".join(f"{process.name} with {process.exitcode}" for process in failed)
         raise SongkitError(

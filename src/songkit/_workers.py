@@ -21,7 +21,7 @@ from songkit.errors import SongkitError
 if TYPE_CHECKING:
     from songkit.recipe import Recipe
 
-__all__ = ["PickledRecipe", "in_order", "worker_pool"]
+__all__ = ["PickledRecipe", "end_with_parent", "in_order", "worker_pool"]
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -87,14 +87,15 @@ def in_order(
         yield pending.popleft().result()
 
 
-def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    start(*arguments)
-
-
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ends this process when its parent has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)  # a worker whose parent was killed would wait for work for ever
+
+
+def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    start(*arguments)

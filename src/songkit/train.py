@@ -89,6 +89,9 @@ def _train(recipe: Recipe, run: Path, resume: bool, progress: bool) -> None:
     launched = is_torchelastic_launched()
     number, processes = (int(os.environ[name]) if launched else i for i, name in enumerate(("RANK", "WORLD_SIZE")))
     settings = recipe.trainer
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else 1
+    if here != settings.devices:
+        raise RecipeError(f"trainer.devices is {settings.devices}; torchrun has started {here} processes here.")
     if settings.accumulate % processes:
         raise RecipeError(f"trainer.accumulate is {settings.accumulate}; expected a multiple of {processes} processes.")
     if number == 0:

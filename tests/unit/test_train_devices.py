@@ -186,6 +186,14 @@ def test_what_has_no_layers_cannot_be_computed_again(tmp_path, recipe):
         train(plain, tmp_path / "run", progress=False)
 
 
+def test_another_number_of_processes_than_torchrun_has_started_is_refused(tmp_path, recipe, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=r"trainer\.devices is 2; torchrun has started 4 processes"):
+        train(recipe("trainer.devices=2"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_batches_that_devices_cannot_share_are_refused(tmp_path, recipe):
     with pytest.raises(RecipeError, match="accumulate is 4; expected a multiple of devices, 3"):
         recipe("trainer.devices=3")
