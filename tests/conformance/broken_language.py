@@ -106,7 +106,7 @@ class _Deaf(_Taught, _Drawn):
 
 FAULTS = {
     _NotANumber: ("shapes",),
-    _SeesItself: ("causal", "generated", "padding"),
+    _SeesItself: ("causal", "generated", "padding", "scores"),
     _CountsPadding: ("padding",),
     _LearnsBackwards: ("generated",),
     _ScoresBackwards: ("scores",),
