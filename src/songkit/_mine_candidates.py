@@ -59,9 +59,10 @@ class Singer:
             torch.set_num_threads(self.settings.threads)
         self.model = SongModel.load(recipe)
         self.metrics: dict[str, SongMetric] = build_metrics(recipe.metrics)
-        self.reward: RewardModel | None = (
-            build_roles(recipe, ["reward"], require_weights=True)["reward"] if "reward" in recipe.roles else None
-        )
+        self.reward: RewardModel | None = None
+        if "reward" in recipe.roles:
+            # Modules are built in training mode, where dropout would judge by chance.
+            self.reward = build_roles(recipe, ["reward"], require_weights=True)["reward"].eval()
 
     @property
     def layout(self) -> TokenLayout:

@@ -184,7 +184,7 @@ def test_pretraining_is_told_the_tiers_that_a_judge_hears(others: dict[str, dict
     from songkit_judges.features import stems
 
     folders = others["levo2/mini/ablations/heard-tiers"]
-    judge = build(load("judges/musicality", registry=REGISTRY).roles["reward"])
+    judge = build(load("judges/musicality", registry=REGISTRY).roles["reward"]).eval()
     resolved = load(folders["pretrain"] / "resolved.yaml", registry=REGISTRY)
     told, made = build(resolved.roles["data"]), PreparedSource(folders["songs"])
     assert len(told) == len(made) == 4
