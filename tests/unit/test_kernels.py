@@ -221,6 +221,17 @@ def test_a_compiler_that_fails_is_told_once_and_decoding_goes_on(monkeypatch, tm
 
 
 @pytest.mark.usefixtures("_fresh")
+def test_a_compiler_that_never_ends_is_given_up_and_told(monkeypatch, tmp_path):
+    (tmp_path / "slow").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "slow").chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(tmp_path / "slow"))
+    monkeypatch.setattr(native, "_SECONDS", 0.2)
+    with pytest.warns(UserWarning, match=r"without its native kernels.*did not compile .* within 0\.2 s"):
+        assert library() is None
+
+
+@pytest.mark.usefixtures("_fresh")
 def test_the_library_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("SONGKIT_NATIVE", "0")
     assert library() is None

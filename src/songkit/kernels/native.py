@@ -79,7 +79,10 @@ def compile_library() -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
             command = [compiler, *_FLAGS, *extra, str(_SOURCE), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            except subprocess.TimeoutExpired as error:
+                raise OSError(f"{compiler} did not compile {_SOURCE} within {_SECONDS} s") from error
             if done.returncode == 0:
                 os.replace(made, path)
                 return path
