@@ -138,8 +138,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**folders, "planner": root / "planner", "refiner": root / "refiner"}
 
 
-TOLD = {"pretrain", "sft", "voice", "pairs", "dpo", "semi-online", "extension", "song"}
-"""Stages that are told tiers, and those that follow from them."""
+TOLD = {"pretrain", "sft", "voice", "extension", "song"}
+"""Stages that are told tiers, and those that follow from them, without preferences."""
 
 LEVO = [f"levo2/mini/ablations/levo-{name}" for name in ("no-dpo", "strategy-1", "strategy-2", "strategy-3", "joint")]
 OTHERS = ["levo2/mini/levo-ladder", *LEVO]
@@ -168,15 +168,17 @@ def test_ladders_share_the_stages_in_which_they_do_not_differ(
         "levo-strategy-2": {*levo, "prompt"},
         "levo-strategy-3": {*levo, "musicality"},
         "levo-joint": {*levo, "joint"},
-        "no-delay": {"voice", "sft", "pairs", "dpo", "semi-online", "extension", "song"},
+        "no-delay": {"voice", "sft", "extension", "song"},
         "no-dpo": {"extension", "song"},
-        "no-refiner": {"pretrain", "sft", "pairs", "dpo", "semi-online", "song"},
+        "no-refiner": {"pretrain", "sft", "song"},
         "no-tiers": TOLD,
         "heard-tiers": {*TOLD, "heard", "valid-heard", "codes", "valid-codes"},
     }
     levo_ladders = [folders for ladder, folders in others.items() if "/levo-" in ladder]
     assert len({folders["extension"] for folders in levo_ladders}) == 1
-    assert len({folders["song"] for folders in others.values()}) == len(others)
+    # Of LeVo's strategies several choose the same few pairs in these sizes, and so the same song.
+    songs = [folders["song"] for ladder, folders in others.items() if "/levo-" not in ladder]
+    assert len({trained["song"], *songs}) == 1 + len(songs)
 
 
 @pytest.mark.slow
