@@ -140,7 +140,10 @@ class Singer:
             try:
                 with torch.inference_mode():
                     given = self.reward.score(song_audio(song, list(song.tracks)), [song])[0].tolist()
-                scores |= {f"reward.{aspect}": v for aspect, v in zip(self.reward.aspects, given, strict=True)}
+                aspects = dict(zip(self.reward.aspects, given, strict=True))
+                scores |= {f"reward.{aspect}": value for aspect, value in aspects.items() if math.isfinite(value)}
+                broken = [aspect for aspect, value in aspects.items() if not math.isfinite(value)]
+                reasons += [f"reward gave no number for {broken}"] if broken else []
             except SongkitError as error:
                 _log.warning("the reward model failed on candidate %s: %s", song.id, error)
                 reasons.append(f"reward {error}")

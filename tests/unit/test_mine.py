@@ -226,7 +226,7 @@ def test_pairs_are_made_anew_from_the_same_candidates(files: Path, mined: Path, 
 
 
 def test_a_candidate_that_is_not_judged_or_not_sung_is_a_row_with_a_reason(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, mined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fakes.FakeCodec.decode
 
@@ -236,7 +236,7 @@ def test_a_candidate_that_is_not_judged_or_not_sung_is_a_row_with_a_reason(
             audio.tracks["vocal"][:] = float("nan")
         return audio
 
-    rows = read_table(files / "mined" / "candidates.parquet", CANDIDATE_COLUMNS)
+    rows = read_table(mined / "candidates.parquet", CANDIDATE_COLUMNS)
     broken = next(row["seed"] for row in rows if (row["request"], row["candidate"]) == ("r2", 1))
     # The plugin's own module: local plugins are imported under a name of their own.
     singer = SongModel.load(recipe(files)).codec
@@ -256,6 +256,18 @@ def test_a_candidate_that_is_not_judged_or_not_sung_is_a_row_with_a_reason(
     assert all(
         row["ear.seconds"] == old["ear.seconds"] for row, old in zip(again, rows, strict=True) if row["status"] == "ok"
     )
+
+
+def test_a_reward_that_gives_no_number_is_told_and_makes_no_pair(files: Path, tmp_path: Path) -> None:
+    mine(recipe(files, "reward.lost_in=r0.1", "mine.limit=1"), tmp_path / "mined")
+    rows = read_table(tmp_path / "mined" / "candidates.parquet", CANDIDATE_COLUMNS)
+    assert [row["status"] for row in rows] == ["ok", "unjudged", "ok"]
+    assert rows[1]["reason"] == "reward gave no number for ['brightness']"
+    assert rows[1]["reward.brightness"] is None
+    bright = MinedPairs(tmp_path / "mined", strategies=["bright"])
+    assert 1 not in {
+        song.candidate for pair in map(bright.pair, range(len(bright))) for song in (pair.chosen, pair.rejected)
+    }
 
 
 def test_requests_are_chosen_and_shortened(files: Path, tmp_path: Path) -> None:
