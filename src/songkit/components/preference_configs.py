@@ -126,7 +126,7 @@ class TrainPreferenceConfig:
     max_seconds: float = 0.0
     """Longer songs are cut here, in seconds; 0 takes them whole."""
     train_conditioner: bool = True
-    """Whether the conditioner is trained too; a refiner that is not trained here goes on reading the old one."""
+    """Whether the conditioner is trained too; a refiner that is not then reads what it was not trained on."""
     cache: str | None = field(default=None, metadata={"path": True, "made": True})
     """Folder of the reference's log-probabilities; null is `reference` in the mined folder."""
     recompute: bool = False
