@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from songkit import preference_settings
 from songkit.cli import COMMANDS
 from songkit.registry import Registry
 from songkit.request import STRUCTURE_TAGS, read_requests
+from songkit.settings import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -38,6 +40,16 @@ def test_every_component_and_command_has_a_heading() -> None:
     assert len(ids) > 10
     assert [name for name in ids if f"### `{name}`" not in components] == []
     assert [name for name in COMMANDS if f"## songkit {name}\n" not in commands] == []
+
+
+def test_every_section_of_a_recipe_is_on_the_page_of_recipes() -> None:
+    page = (DOCS / "reference" / "recipes.md").read_text(encoding="utf-8")
+    shown = {name for members in re.findall(r"members: \[([^\]]+)\]", page) for name in members.split(", ")}
+
+    settings = {section.__name__ for section in SECTIONS.values()} | set(preference_settings.__all__)
+
+    assert settings - shown == set()
+    assert [key for key in SECTIONS if f"`{key}`" not in page] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
