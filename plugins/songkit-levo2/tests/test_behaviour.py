@@ -197,6 +197,14 @@ def test_the_null_branch_is_the_lowest_tier_only_where_the_highest_was_asked_for
 
 
 @torch.no_grad()
+def test_guidance_of_pure_music_pushes_away_from_the_tier_only_where_the_style_has_kept_it() -> None:
+    for behaviour, after_start in (("mended", 151650), ("released", 151643)):  # the tier very-low, padding
+        module = lively(QwenConditioner(conditions(behaviour=behaviour)))
+        style = module([PURE], null=True).null.prefix[0, -module.config.style_length :]
+        torch.testing.assert_close(style[1:2], module.style(torch.tensor([after_start])))
+
+
+@torch.no_grad()
 def test_a_prompt_reaches_its_own_side_only(conditioner) -> None:
     prompt = prompt_of([1, 2, 3])
     prompt.ids[0, 0] = 7

@@ -130,13 +130,14 @@ class QwenConditioner(Conditioner):
         return self._lyrics_ids(NO_TEXT if request.pure_music else lyrics_text(request.sections))
 
     def _style(self, request: SongRequest) -> list[int]:
-        mended = self.config.behaviour == "mended"
-        return self._style_ids(style_text(request, tiers=self.config.tiers, keep_tags=mended))
+        return self._style_ids(self._style_text(request))
+
+    def _style_text(self, request: SongRequest) -> str | None:
+        return style_text(request, tiers=self.config.tiers, keep_tags=self.config.behaviour == "mended")
 
     def _hidden(self, request: SongRequest, side: str) -> Tensor:
         """The prefix [P, D] of a song's null branch."""
-        style = null_style(style_text(request, tiers=self.config.tiers))
-        return self._prefix([START], None, self._style_ids(style), side)
+        return self._prefix([START], None, self._style_ids(null_style(self._style_text(request))), side)
 
     def _prefix(self, lyrics: list[int], prompt: Codes | None, style: list[int], side: str) -> Tensor:
         """Joins the embeddings of all parts to [P, D]."""
