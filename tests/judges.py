@@ -25,9 +25,15 @@ class LoudnessConfig:
 
 
 class Loudness(SongMetric):
-    """Seconds and mean zero crossings of the voice; lower is better."""
+    """Seconds and mean zero crossings of the voice; of the seconds lower is better."""
 
-    info = MetricInfo(needs=frozenset({"vocal"}), unit="level", higher_is_better=False, per_song=True)
+    info = MetricInfo(
+        needs=frozenset({"vocal"}),
+        unit="level",
+        higher_is_better=False,
+        per_song=True,
+        opposite=frozenset({"crossings"}),
+    )
 
     def __init__(self, config: LoudnessConfig) -> None:
         super().__init__()

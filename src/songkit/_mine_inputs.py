@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "check_recipe",
     "check_rounds",
     "count_requests",
+    "directions_of",
     "identity_of",
     "policy_of",
     "requests_of",
@@ -60,6 +61,20 @@ def check_recipe(recipe: Recipe) -> None:
 def score_of(recipe: Recipe) -> str:
     """Returns the score whose mean is to get better in rounds."""
     return recipe.semi_online.score or next(iter(recipe.mine.strategies.values())).score
+
+
+def directions_of(recipe: Recipe, scores: Iterable[str]) -> dict[str, bool]:
+    """Returns for each score whether higher is better: as a strategy for it says, else as its judge does."""
+    from songkit.evaluate import build_metrics
+
+    infos = {name: metric.info for name, metric in build_metrics(recipe.metrics).items()}
+    said = {strategy.score: strategy.higher_is_better for strategy in recipe.mine.strategies.values()}
+    found = {}
+    for score in scores:
+        judge, _, number = score.partition(".")
+        own = said.get(score)
+        found[score] = own if own is not None else judge == "reward" or infos[judge].higher(number)
+    return found
 
 
 def check_rounds(recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from songkit._lock import locked
-from songkit._mine_inputs import check_recipe, count_requests, identity_of, policy_of, requests_of
+from songkit._mine_inputs import check_recipe, count_requests, directions_of, identity_of, policy_of, requests_of
 from songkit._mine_journal import Journal, read_rows
 from songkit._prepare_audio import progress_bar
 from songkit.atomic import write_atomically
@@ -158,11 +158,10 @@ def _make_candidates(recipe: Recipe, root: Path, requests: Sequence[SongRequest]
 
 
 def _make_pairs(recipe: Recipe, root: Path, identity: Mapping[str, Any]) -> MineSummary:
-    from songkit.evaluate import build_metrics
-
     rows = read_table(root / "candidates.parquet", CANDIDATE_COLUMNS)
-    directions = {name: metric.info.higher_is_better for name, metric in build_metrics(recipe.metrics).items()}
-    paired: dict[str, Paired] = make_pairs(rows, recipe.mine.strategies, directions={**directions, "reward": True})
+    strategies = recipe.mine.strategies
+    read = {score for strategy in strategies.values() for score in (strategy.score, *strategy.not_worse)}
+    paired: dict[str, Paired] = make_pairs(rows, strategies, directions=directions_of(recipe, read))
     summary = MineSummary(
         requests=len({row["request"] for row in rows}),
         candidates=len(rows),
@@ -174,8 +173,8 @@ def _make_pairs(recipe: Recipe, root: Path, identity: Mapping[str, Any]) -> Mine
     for name, count in summary.pairs.items():
         if not count:
             _log.warning("the strategy '%s' found no pair: %s", name, summary.without[name])
-    strategies = {name: dataclasses.asdict(strategy) for name, strategy in recipe.mine.strategies.items()}
-    values = {"format": FORMAT, "identity": identity, "strategies": strategies, "made": dataclasses.asdict(summary)}
+    asked = {name: dataclasses.asdict(strategy) for name, strategy in strategies.items()}
+    values = {"format": FORMAT, "identity": identity, "strategies": asked, "made": dataclasses.asdict(summary)}
     _write_json(root / _RECORD, values)
     # Written last: a folder that has it is finished.
     write_table(root / "pairs.parquet", [pair for found in paired.values() for pair in found.pairs], PAIR_COLUMNS)

@@ -42,7 +42,7 @@ def make_pairs(
     Args:
         rows: Judged candidates, as in candidates.parquet, those of a request together.
         strategies: By name.
-        directions: For each judge whether higher is better.
+        directions: For each score whether higher is better, where its strategy does not say.
 
     Raises:
         RecipeError: If a strategy names a score that no candidate has.
@@ -158,4 +158,4 @@ def _pair(
 def _higher(score: str, strategy: StrategySettings, directions: Mapping[str, bool]) -> bool:
     if score == strategy.score and strategy.higher_is_better is not None:
         return strategy.higher_is_better
-    return directions[score.partition(".")[0]]
+    return directions[score]

@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 
 from songkit._lock import locked
-from songkit._mine_inputs import check_rounds, score_of
+from songkit._mine_inputs import check_rounds, directions_of, score_of
 from songkit._recipe_edits import with_settings, with_source, with_weights, without_roles
 from songkit.atomic import write_atomically
 from songkit.collapse import collapsed, health
 from songkit.errors import CheckpointError, RecipeError
-from songkit.evaluate import build_metrics
 from songkit.mine import mine
 from songkit.pairs import MinedCandidates
 from songkit.recipe import Recipe
@@ -174,7 +173,4 @@ def _write(path: Path, content: str | bytes) -> None:
 
 def _direction(recipe: Recipe) -> bool:
     """Returns whether higher is better in the score."""
-    judge = score_of(recipe).partition(".")[0]
-    if judge == "reward":
-        return True
-    return build_metrics({judge: recipe.metrics[judge]})[judge].info.higher_is_better
+    return directions_of(recipe, [score_of(recipe)])[score_of(recipe)]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from songkit._mine_inputs import directions_of
 from songkit._mine_journal import Journal, read_rows
 from songkit.cli import main
 from songkit.errors import OutputError, RecipeError, RequestError
@@ -268,6 +269,13 @@ def test_a_reward_that_gives_no_number_is_told_and_makes_no_pair(files: Path, tm
     assert 1 not in {
         song.candidate for pair in map(bright.pair, range(len(bright))) for song in (pair.chosen, pair.rejected)
     }
+
+
+def test_each_number_of_a_judge_has_its_own_direction_unless_a_strategy_says_otherwise(files: Path) -> None:
+    scores = ["ear.seconds", "ear.crossings", "reward.brightness"]
+    assert directions_of(recipe(files), scores) == {scores[0]: False, scores[1]: True, scores[2]: True}
+    turned = recipe(files, "mine.strategies.short.higher_is_better=true")
+    assert directions_of(turned, scores[:2]) == {scores[0]: True, scores[1]: True}
 
 
 def test_requests_are_chosen_and_shortened(files: Path, tmp_path: Path) -> None:

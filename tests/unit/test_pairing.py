@@ -13,7 +13,7 @@ from songkit.errors import RecipeError
 from songkit.pairing import make_pairs
 from songkit.preference_settings import StrategySettings
 
-DIRECTIONS = {"errors": False, "style": True}
+DIRECTIONS = {"errors.per": False, "style.match": True}
 SHARES = st.floats(0, 1, allow_nan=False, width=32)
 
 

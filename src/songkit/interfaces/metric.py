@@ -24,6 +24,12 @@ class MetricInfo:
     higher_is_better: bool
     per_song: bool
     """Whether there is a number for each song besides the pooled one."""
+    opposite: frozenset[str] = frozenset()
+    """Names of those numbers of which the other direction is better."""
+
+    def higher(self, number: str) -> bool:
+        """Returns whether more of one of its numbers is better."""
+        return self.higher_is_better != (number in self.opposite)
 
 
 class SongMetric(Metric, ABC):

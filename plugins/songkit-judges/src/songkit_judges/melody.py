@@ -31,6 +31,7 @@ class MelodyMetric(KeptMetric):
         unit="share (keys_apart: fifths)",
         higher_is_better=True,
         per_song=True,
+        opposite=frozenset({"keys_apart"}),
     )
 
     def __init__(self, config: MelodyConfig) -> None:

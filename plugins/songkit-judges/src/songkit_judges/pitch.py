@@ -46,7 +46,13 @@ class PitchMetric(KeptMetric):
     semitone, on average (lower is better); 25 for a voice that takes no notice of the semitones.
     """
 
-    info = MetricInfo(needs=frozenset({"vocal"}), unit="share (off_grid: cents)", higher_is_better=True, per_song=True)
+    info = MetricInfo(
+        needs=frozenset({"vocal"}),
+        unit="share (off_grid: cents)",
+        higher_is_better=True,
+        per_song=True,
+        opposite=frozenset({"off_grid"}),
+    )
 
     def __init__(self, config: PitchConfig) -> None:
         super().__init__("right", "octave", "voiced", "notes", "in_key", "keyed", "best", "chance", "off", "frames")
