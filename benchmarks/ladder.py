@@ -79,7 +79,7 @@ SCORES = {
     "PER ↓ (chosen by: lyrics)": ("phoneme-errors", "per"),
     "style ↑ (chosen by: prompt)": ("style", "agreement"),
     "key ↑": ("ensemble", "voice_in_band_key"),
-    "musicality ↑ (chosen by: musicality, semi-online)": ("musicality", "musicality"),
+    "musicality ↑ (chosen by: musicality, semi-online, heard tiers)": ("musicality", "musicality"),
     "quality ↑": ("voice-quality", "background"),
     "ended ↑": ("", "ended"),
     "length": ("", "length"),
