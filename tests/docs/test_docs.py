@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -50,6 +51,22 @@ def test_every_section_of_a_recipe_is_on_the_page_of_recipes() -> None:
 
     assert settings - shown == set()
     assert [key for key in SECTIONS if f"`{key}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "reference").glob("*.md")), ids=lambda page: page.name)
+def test_what_a_page_lists_of_a_module_is_public_there(page: Path) -> None:
+    listed = re.findall(
+        r"^::: ([\w.]+)\n    options:\n      members: \[([^\]]+)\]", page.read_text("utf-8"), re.MULTILINE
+    )
+
+    missing = [
+        f"{module}.{name}"
+        for module, names in listed
+        for name in re.split(r",\s+", names)
+        if name not in importlib.import_module(module).__all__
+    ]
+
+    assert missing == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
