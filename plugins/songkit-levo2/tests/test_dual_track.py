@@ -216,6 +216,13 @@ def test_the_first_window_goes_on_where_the_prompt_ended(codec: MusicCodec, monk
     assert not torch.equal(torch.cat(made["vocal"], 2), codec.decode(codes, seeds=[5]).tracks["vocal"])
 
 
+def test_a_prompt_at_another_rate_is_refused(codec: MusicCodec) -> None:
+    prompt = Audio(noise(30 * FRAME, "vocal").tracks, torch.tensor([30 * FRAME]), RATE // 2)
+    codes = Codes(torch.zeros(1, 1, 45, dtype=torch.int64), torch.tensor([45]), codec.layout.select(["vocal"]))
+    with pytest.raises(LayoutError, match=r"prompt is at 24000 Hz; expected 48000"):
+        next(iter(codec.stream([codes], layout=codes.layout, prompt=prompt)))
+
+
 def test_a_last_window_that_is_not_filled_hears_the_song_alone(codec: MusicCodec) -> None:
     config = tiny()
     config.fill_windows = False

@@ -236,8 +236,12 @@ class MusicCodec(Codec):
 
         The released decoder does the same with its prompts of ten seconds, which is how far its windows overlap.
         """
-        if prompt is None or track not in prompt.tracks or prompt.sample_rate != self.sample_rate:
+        if prompt is None or track not in prompt.tracks:
             return None
+        if prompt.sample_rate != self.sample_rate:
+            raise LayoutError(
+                f"the prompt is at {prompt.sample_rate} Hz; expected {self.sample_rate}, as the codec. Resample it."
+            )
         frames = int(prompt.lengths[0]) // self.vae.frame
         wave = prompt.tracks[track][:1, :, : frames * self.vae.frame]
         if min(frames, self.overlap) == 0:
