@@ -199,7 +199,7 @@ class TrainPreference(Task):
             **{f"_{key}": value for key, value in found.statistics.items()},
         }
         if reference is not None:
-            # Of songs that the reference sang, the mean is an estimate of KL(reference || policy) per token.
+            # Of songs that the reference sang freely, the mean is an estimate of KL(reference || policy) per token.
             left = [(reference.chosen.sum(1) - chosen) / tokens[0], (reference.rejected.sum(1) - rejected) / tokens[1]]
             logged["_drift"] = torch.cat(left).mean()
         return logged
