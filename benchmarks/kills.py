@@ -1,11 +1,14 @@
 """Kills a training at random points and lets it go on, until it has been killed often enough.
 
-    python benchmarks/kills.py --kills 200 --out results/kills.json
+    python benchmarks/kills.py --kills 200 --folder results/kills --out results/kills.json
 
 A small planner is trained on songs made on the spot, with worker processes and accumulated gradients, and a training
-state every other step. Each process is killed (SIGKILL, workers included) after a random time. Then every file that is
-visible under its name is checked; at the end of each training its weights and its state are compared, byte for byte,
-with those of one that nobody interrupted. Half of the kills have TMPDIR on the run's own file system, half on another.
+state every other step. First nobody interrupts it, and all its states are kept. Then each process is killed (SIGKILL,
+workers included) at a random point: after some states, and a random part of the time that one takes. Half of the kills
+have TMPDIR on the run's own file system, half on another. After each kill every file that is visible under its name is
+checked, and the states are compared, value by value, with those of the uninterrupted training; at the end of each
+training so are its weights, byte by byte. What was counted is kept in FOLDER: run again, the command goes on with the
+kills that are missing.
 """
 
 from __future__ import annotations
@@ -16,19 +19,20 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import finish
 
+from songkit import checkpoint, cli
 from songkit.build import build_roles
 from songkit.checkpoint import load_state, load_weights
-from songkit.cli import main as songkit
 from songkit.errors import SongkitError
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
@@ -46,51 +50,47 @@ PLANNER = [
     *CODEC,
     "vars={codebook_size: 64, width: 32}",
     "planner.tower={layers: 2, heads: 2, feed_forward: 64}",
-    "trainer={max_steps: 60, batch_size: 2, accumulate: 2, workers: 2, validate_every: 0, checkpoint_every: 2}",
-    "trainer={log_every: 1, accelerator: cpu, ema_decay: 0.9, weights_dtype: float32}",
+    "trainer={max_steps: 40, batch_size: 2, accumulate: 2, workers: 2, validate_every: 0, checkpoint_every: 2}",
+    "trainer={log_every: 1, accelerator: cpu, ema_decay: 0.9, weights_dtype: float32, threads: 1}",
     "seed=7",
 ]
+MOST_STATES = 8
+"""A process is killed before it has written more, so that a training is killed several times."""
+COUNTED = {
+    "kills": "kills",
+    "writing": "in the middle of writing a file",
+    "corrupt": "corrupt files visible",
+    "resumed": "of trainings that had gone on before",
+    "states": "states compared",
+    "unequal_states": "unequal ones",
+    "finished": "trainings finished",
+    "unequal_ends": "unequal ends",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="how many processes are killed")
-    parser.add_argument(
-        "--longest", type=float, default=3.0, help="seconds after which a process is killed at the latest"
-    )
+    parser.add_argument("--kills", type=int, default=200, help="how many processes are killed in all")
     parser.add_argument("--seed", type=int, default=1, help="of the times")
-    parser.add_argument("--folder", type=Path, help="where to train; a temporary folder by default")
-    parser.add_argument(
-        "--other", type=Path, default=Path("/dev/shm"), help="folder on another file system, for TMPDIR"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("results/kills"), help="where to train and to count")
+    parser.add_argument("--other", type=Path, default=Path("/dev/shm"), help="folder on another file system")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        root = Path(folder)
-        recipe = prepared(root)
-        temporary = {"the same file system": root / "tmp"}
-        if args.other.is_dir() and args.other.stat().st_dev != root.stat().st_dev:
-            temporary["another file system"] = args.other
-        else:
-            print(f"WARNING: {args.other} is on no other file system than {root}: only one kind of TMPDIR is tried")
-        (root / "tmp").mkdir()
-        began = time.monotonic()
-        train(recipe, root / "whole", progress=False)
-        whole = time.monotonic() - began
-        print(f"uninterrupted: {whole:.1f} s")
-        args.longest = args.longest or whole
-        rows = [
-            [name, *tried(recipe, root, path, args.kills // len(temporary), args).values()]
-            for name, path in temporary.items()
-        ]
-    heads = [
-        "TMPDIR",
-        "kills",
-        "corrupt files visible",
-        "states on disk when killed",
-        "trainings finished",
-        "unequal ends",
-    ]
+    torch.set_num_threads(1)  # a forked process cannot use the threads of this one
+    root: Path = args.folder.resolve()
+    recipe = prepared(root)
+    (root / "tmp").mkdir(exist_ok=True)
+    temporary = {"the same file system": root / "tmp"}
+    if args.other.is_dir() and args.other.stat().st_dev != root.stat().st_dev:
+        temporary["another file system"] = args.other
+    else:
+        print(f"WARNING: {args.other} is on no other file system than {root}: only one kind of TMPDIR is tried")
+    uninterrupted(recipe, root)
+    rows = []
+    for number, (name, path) in enumerate(temporary.items()):
+        events = tried(recipe, root / f"runs-{number}", path, args.kills // len(temporary), args.seed)
+        rows.append([name, *({key: sum(e.get(key, 0) for e in events) for key in COUNTED}.values())])
+    heads = ["TMPDIR", *COUNTED.values()]
     finish(
         f"{args.kills} kills of a training",
         heads,
@@ -104,38 +104,71 @@ def main() -> None:
 def prepared(root: Path) -> Recipe:
     """Makes four songs with the codes of an untrained codec, and returns the recipe that trains on them."""
     data = root / "data"
-    few = ["data.songs=4", "data.seconds_min=8", "data.seconds_max=12", "prepare.workers=1"]
-    assert songkit(["prepare", "levo2/mini/songs", "--out", str(data), *few]) == 0
-    codes = [*CODEC, f"paths.data={data}", "prepare.workers=1", "paths.tokens=none"]
-    assert songkit(["prepare", "levo2/mini/tokenize", "--out", str(data), *codes]) == 0
+    if not (root / "prepared").exists():
+        few = ["data.songs=4", "data.seconds_min=8", "data.seconds_max=12", "prepare.workers=1"]
+        assert cli.main(["prepare", "levo2/mini/songs", "--out", str(data), *few]) == 0
+        codes = [*CODEC, f"paths.data={data}", "prepare.workers=1", "paths.tokens=none"]
+        assert cli.main(["prepare", "levo2/mini/tokenize", "--out", str(data), *codes]) == 0
+        (root / "prepared").touch()
     paths = [f"paths.data={data}", f"paths.validation={data}", "paths.tokens=none"]
     return load("levo2/mini/planner", [*PLANNER, *paths], registry=Registry.discover())
 
 
-def tried(recipe: Recipe, root: Path, temporary: Path, kills: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Kills and goes on; returns what was counted."""
-    draw = random.Random(f"{args.seed}/{temporary}")
-    counted: Counter[str] = Counter(kills=0, corrupt=0, states=0, finished=0, unequal=0)
-    run = root / f"{temporary.name}-0"
-    while counted["kills"] < kills or run.exists():
+def uninterrupted(recipe: Recipe, root: Path) -> None:
+    """Trains once without a kill, and keeps every state."""
+    if (root / "uninterrupted").exists():
+        return
+    shutil.rmtree(root / "whole", ignore_errors=True)
+    kept, checkpoint._KEPT_STATES = checkpoint._KEPT_STATES, 10**6
+    train(recipe, root / "whole", progress=False)
+    checkpoint._KEPT_STATES = kept
+    (root / "uninterrupted").touch()
+
+
+def tried(recipe: Recipe, folder: Path, temporary: Path, kills: int, seed: int) -> list[dict[str, Any]]:
+    """Kills and goes on; returns what was found after each kill and at each end, also by calls before."""
+    folder.mkdir(exist_ok=True)
+    journal = folder / "journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    whole = folder.parent / "whole"
+    while True:
+        killed, finished = (sum(event.get(key, 0) for event in events) for key in ("kills", "finished"))
+        run = folder / f"run-{finished}"
+        if killed >= kills and not run.exists():
+            return events
+        known = set(states_of(run))
         process = started(recipe, run, temporary)
-        # The last training is left alone in the end, so that what all its kills left behind is compared too.
-        process.join(draw.uniform(0.05, args.longest) if counted["kills"] < kills else None)
+        if killed < kills:
+            wait(process, run, random.Random(f"{seed}/{temporary}/{len(events)}"))
+        else:  # the last training is left alone in the end, so that what all its kills left behind is compared too
+            process.join()
         if process.is_alive():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid or 0, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
             process.join()
-            counted["kills"] += 1
-            counted["states"] += len(list((run / "checkpoints").glob("step-*.pt")))
-            counted["corrupt"] += corrupt(run, recipe)
-            continue
-        if process.exitcode != 0:
+            event = {"kills": 1, "resumed": int(bool(known)), "writing": int(any(run.rglob(".*.partial")))}
+        elif process.exitcode == 0:
+            event = {"finished": 1, "unequal_ends": int(not equal_weights(run, whole))}
+        else:
             raise SystemExit(f"the training in {run} ended with status {process.exitcode}: it could not go on")
-        counted["finished"] += 1
-        counted["unequal"] += not equal(run, root / "whole")
-        run = root / f"{temporary.name}-{counted['finished']}"
-        print(f"{counted['kills']} of {kills} kills, {counted['finished']} trainings finished", flush=True)
-    return dict(counted)
+        new = [file for file in states_of(run) if file not in known]
+        event |= {"corrupt": corrupt(run, recipe), "states": len(new)}
+        event["unequal_states"] = sum(not equal_state(file, whole) for file in new)
+        events.append(event)
+        with journal.open("a") as file:
+            file.write(json.dumps(event) + "\n")
+        print(f"{temporary}: {len(events)} processes, {event}", flush=True)
+
+
+def wait(process: Any, run: Path, draw: random.Random) -> None:
+    """Waits for a random number of states, and then a random part of the time that one takes."""
+    took = 5.0  # about what it takes to begin
+    for _ in range(draw.randrange(MOST_STATES)):
+        began, seen = time.monotonic(), states_of(run)[-1:]
+        while states_of(run)[-1:] == seen and process.is_alive():
+            time.sleep(0.01)
+        took = time.monotonic() - began
+    process.join(draw.uniform(0, took))
 
 
 def started(recipe: Recipe, run: Path, temporary: Path) -> Any:
@@ -152,14 +185,14 @@ def started(recipe: Recipe, run: Path, temporary: Path) -> Any:
     return process
 
 
+def states_of(run: Path) -> list[Path]:
+    return sorted(run.glob("checkpoints/step-*.pt"))
+
+
 def corrupt(run: Path, recipe: Recipe) -> int:
     """Returns how many of the files that are visible under their names are not whole."""
-    damaged = 0
-    for file in run.glob("checkpoints/step-*.pt"):
-        if not load_alone(file):
-            damaged += 1
-    planner = {"planner", "conditioner"}
-    parts = build_roles(recipe, planner) if any(run.glob("weights/*.safetensors")) else {}
+    damaged = sum(state_alone(file) is None for file in states_of(run))
+    parts = build_roles(recipe, {"planner", "conditioner"}) if any(run.glob("weights/*.safetensors")) else {}
     for file in run.glob("weights/*.safetensors"):
         try:
             load_weights(file, parts[file.stem])
@@ -173,34 +206,46 @@ def corrupt(run: Path, recipe: Recipe) -> int:
     return damaged
 
 
-def load_alone(file: Path) -> bool:
-    """Whether a state is whole, seen without the others that could stand in for it."""
+def state_alone(file: Path) -> dict[str, Any] | None:
+    """Reads a state without the others that could stand in for it; None if it is not whole."""
     with tempfile.TemporaryDirectory(dir=file.parents[2]) as folder:
         for part in (file, file.with_suffix(".sha256")):
             if part.is_file():
                 os.link(part, Path(folder) / part.name)
         try:
-            return load_state(Path(folder)) is not None
+            return load_state(Path(folder))
         except SongkitError:
-            return False
+            return None
 
 
-def equal(run: Path, whole: Path) -> bool:
-    """Whether the bytes of the weights, and all values of the last state but the clock, are the same."""
+def equal_state(file: Path, whole: Path) -> bool:
+    """Whether all values of a state but the clock are those of the uninterrupted training at that step."""
+    one, other = (dict(state_alone(path) or {}) for path in (file, whole / "checkpoints" / file.name))
+    return bool(one) and all(same(a, b) for a, b in zip(values(one), values(other), strict=True))
+
+
+def equal_weights(run: Path, whole: Path) -> bool:
+    """Whether the bytes of the weights are those of the uninterrupted training."""
     files = sorted(file.name for file in (whole / "weights").iterdir())
-    same = all((run / "weights" / name).read_bytes() == (whole / "weights" / name).read_bytes() for name in files)
-    states = [load_state(folder / "checkpoints") or {} for folder in (run, whole)]
-    return same and same_values(*({k: v for k, v in state.items() if k != "elapsed"} for state in states))
+    return all((run / "weights" / name).read_bytes() == (whole / "weights" / name).read_bytes() for name in files)
 
 
-def same_values(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same_values(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same_values, one, other))
-    return bool(one == other)
+def values(state: Any) -> Iterator[Any]:
+    """Yields all keys and values of a state but the clock, in their order."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            if key != "elapsed":
+                yield key
+                yield from values(value)
+    elif isinstance(state, list):
+        for value in state:
+            yield from values(value)
+    else:
+        yield state
+
+
+def same(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ class Task(lightning.LightningModule, ABC):
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         most = self.settings.gradient_limit or float("inf")
-        if not torch.isfinite(loss) or not norm <= most:  # `not <=` also where it is NaN
+        if not (torch.isfinite(loss) & (norm <= most)):  # a NaN is not `<=`; one question, as a GPU is waited for
             expected = "finite numbers are" if math.isinf(most) else f"a norm of {most:g} at most (gradient_limit) is"
             numbers = ", ".join(f"task.batch({number})" for number in self.numbers(self.step))
             named = "; ".join(filter(None, map(self.named, self._batches)))
@@ -362,7 +362,11 @@ class Task(lightning.LightningModule, ABC):
     def _generator(self, number: int) -> torch.Generator:
         """Seeds all noise for a batch."""
         seeds = [int(value) for value in np.random.SeedSequence((self.seed, number)).generate_state(2, np.uint64)]
-        torch.manual_seed(seeds[0])
+        # Not torch.manual_seed: for each kind of device that this machine lacks it writes down where it was called,
+        # which takes longer than the rest of what surrounds a step.
+        torch.default_generator.manual_seed(seeds[0])
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seeds[0])
         return torch.Generator(self.device).manual_seed(seeds[1])
 
     def _optimizer(self, name: str) -> Any:
