@@ -21,7 +21,7 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,8 +36,6 @@ from songkit.recipe import Recipe, load
 from songkit.registry import Registry
 from songkit.tasks.base import Task
 from songkit.train import build_task, train
-
-FRAME_RATE = 25
 
 
 class PlainLoop:
@@ -91,9 +89,8 @@ class PlainLoop:
         return self.options.lr * rise * (self.options.min_lr_ratio + (1 - self.options.min_lr_ratio) * left)
 
 
-def overhead(recipe: Recipe, turns: int, model: str) -> list[dict[str, Any]]:
-    """Trains with both, a turn each of `log_every` steps."""
-    steps = recipe.trainer.log_every
+def overhead(recipe: Recipe, steps: int, model: str) -> list[dict[str, Any]]:
+    """Trains with both, a turn each of so many steps."""
     plain, task = PlainLoop(recipe), build_task(recipe)
     batch_of, marks = task.batch, list[tuple[float, float]]()
 
@@ -109,7 +106,7 @@ def overhead(recipe: Recipe, turns: int, model: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, mock.patch("songkit.train.build_task", return_value=task):
         run = Path(folder) / "run"
         train(recipe, run)
-        check(plain, run, steps)
+        check(plain, run, recipe.trainer.log_every)
     print(f"{plain.step} steps of each; losses equal, weights equal bit for bit")
     # ms a step, of each turn but the first: of the wall clock and of the processor.
     spent = 1000 * np.diff(np.array(marks), axis=0)[2:] / steps
@@ -121,7 +118,13 @@ def overhead(recipe: Recipe, turns: int, model: str) -> list[dict[str, Any]]:
         rows += [row(f"songkit - plain loop, ms a step{name}", songkits - plains)]
         rows += [row(f"songkit / plain loop{name}", songkits / plains)]
     return [
-        {"part": "overhead", "turns": turns, "steps a turn": steps, **found, "what": f"{model}: {found['what']}"}
+        {
+            "part": "overhead",
+            "turns": len(marks) // 2,
+            "steps a turn": steps,
+            **found,
+            "what": f"{model}: {found['what']}",
+        }
         for found in rows
     ]
 
@@ -131,14 +134,14 @@ def clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def check(plain: PlainLoop, run: Path, steps: int) -> None:
+def check(plain: PlainLoop, run: Path, log_every: int) -> None:
     """Compares what the two trainings came to.
 
     Raises:
         SystemExit: If they did not do the same work.
     """
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    means = torch.stack(plain.losses).double().reshape(-1, steps).mean(1).tolist()
+    means = torch.stack(plain.losses).double().reshape(-1, log_every).mean(1).tolist()
     for line, mean in zip(lines, means, strict=True):
         if abs(line["loss"] - mean) > 1e-5 * abs(mean):  # the log has six digits
             raise SystemExit(f"step {line['step']}: songkit's loss is {line['loss']}, the plain loop's {mean}")
@@ -152,21 +155,22 @@ def check(plain: PlainLoop, run: Path, steps: int) -> None:
             raise SystemExit(f"the weights of the two trainings differ: {', '.join(differing[:5])}")
 
 
-def loaders(tasks: dict[str, tuple[Task, Callable[[Any], float]]], batches: int, rounds: int) -> list[dict[str, Any]]:
-    """Measures tokens a second, with 0, 1 and 2 workers in turn."""
+def loaders(recipes: dict[str, Recipe], batches: int, rounds: int) -> list[dict[str, Any]]:
+    """Measures tokens a second, with 0, 1 and 2 workers in turn; each time the songs are new to the loader."""
     speeds: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
-        for name, (task, tokens) in tasks.items():
+        for name, recipe in recipes.items():
             for workers in (0, 1, 2):
+                task = build_task(recipe)
                 task.settings = dataclasses.replace(task.settings, workers=workers)
-                speeds.setdefault((name, workers), []).append(speed(task, tokens, batches))
+                speeds.setdefault((name, workers), []).append(speed(task, batches))
     return [
-        {"part": "loader", "workers": workers, **row(f"{name}, {workers} workers, tokens/s", values)}
+        {"part": "loader", "workers": workers, **row(f"{name}, workers: {workers}, tokens/s", values)}
         for (name, workers), values in speeds.items()
     ]
 
 
-def speed(task: Task, tokens: Callable[[Any], float], batches: int) -> float:
+def speed(task: Task, batches: int) -> float:
     """Returns tokens a second of a loader that has begun."""
     loader = iter(task.train_dataloader())
     for _ in range(2 + 2 * task.settings.workers):  # what workers have made ahead of time does not count
@@ -174,8 +178,13 @@ def speed(task: Task, tokens: Callable[[Any], float], batches: int) -> float:
     began, total = time.perf_counter(), 0.0
     for _ in range(batches):
         _, made = next(loader)
-        total += sum(map(tokens, made))
+        total += sum(tokens(task, batch) for batch in made)
     return total / (time.perf_counter() - began)
+
+
+def tokens(task: Task, batch: Any) -> float:
+    """Returns how many ids are in a batch, or how many the codec makes of its audio, which is of one track."""
+    return task.items(batch) * (len(batch.codes.layout) if hasattr(batch, "codes") else task.codec.layout.frame_rate)
 
 
 def row(name: str, values: Sequence[float] | np.ndarray) -> dict[str, Any]:
@@ -190,8 +199,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/mini"), help="prepared songs with codes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=("overhead", "loader"), default=("overhead", "loader"))
-    parser.add_argument("--turns", type=int, default=200, help="of each loop")
-    parser.add_argument("--steps", type=int, default=2, help="a turn, at least 2")
+    parser.add_argument("--models", nargs="+", choices=("planner", "tiny"), default=("planner", "tiny"))
+    parser.add_argument("--steps", type=int, default=500, help="of each loop; a multiple of 20")
+    parser.add_argument("--turn", type=int, default=2, help="steps of a turn, at least 2")
     parser.add_argument("--batch-size", type=int, default=1, help="songs in a batch of the two loops")
     parser.add_argument("--seconds", type=float, default=2.0, help="where songs are cut for the two loops")
     parser.add_argument("--batches", type=int, default=100, help="of each measurement of a loader")
@@ -202,29 +212,25 @@ def main() -> None:
     registry = Registry.discover()
     data = [f"paths.data={args.data}", f"paths.validation={args.data}"]
     planner = [*data, "paths.tokens=none", "codec.weights=random"]
-    limits = f"max_steps: {args.turns * args.steps}, log_every: {args.steps}, threads: {args.threads}"
+    limits = f"max_steps: {args.steps}, log_every: 20, threads: {args.threads}"
     quiet = "validate_every: 0, checkpoint_every: 0, checkpoint_minutes: 1000, weights_dtype: float32"
     small = [f"trainer={{{limits}, {quiet}, batch_size: {args.batch_size}}}", f"task.max_seconds={args.seconds}"]
     small += ["data.stop=32"]  # so few that neither loop is the first to read a song from the disk
     rows: list[dict[str, Any]] = []
     if "overhead" in args.only:
-        recipe = load("levo2/mini/planner", [*planner, *small], registry=registry)
-        rows += overhead(recipe, args.turns, "planner")
-        tiny = ["vars.width=32", "planner.tower={layers: 1, heads: 2, feed_forward: 32}"]
-        recipe = load("levo2/mini/planner", [*planner, *small, *tiny], registry=registry)
-        rows += overhead(recipe, args.turns, "tiny")
+        sizes = {"planner": [], "tiny": ["vars.width=32", "planner.tower={layers: 1, heads: 2, feed_forward: 32}"]}
+        for model in args.models:
+            recipe = load("levo2/mini/planner", [*planner, *small, *sizes[model]], registry=registry)
+            rows += overhead(recipe, args.turn, model)
     if "loader" in args.only:
-        songs = build_task(load("levo2/mini/planner", planner, registry=registry))
-        crops = build_task(load("levo2/mini/tokens", data, registry=registry))
-        tasks = {
-            "tokenised songs": (songs, lambda batch: float(batch.codes.lengths.sum()) * len(batch.codes.layout)),
-            # A crop of one track becomes so many tokens of its stream.
-            "audio segments": (crops, lambda batch: crops.items(batch) * FRAME_RATE),
+        recipes = {
+            "tokenised songs": load("levo2/mini/planner", planner, registry=registry),
+            "audio segments": load("levo2/mini/tokens", data, registry=registry),
         }
-        rows += loaders(tasks, args.batches, args.rounds)
+        rows += loaders(recipes, args.batches, args.rounds)
     table = [[r["what"], f"{r['median']:.4g} [{r['low']:.4g}, {r['high']:.4g}]"] for r in rows]
     record = {"rows": rows, "batch_size": args.batch_size, "seconds": args.seconds}
-    runs = args.turns if "overhead" in args.only else args.rounds
+    runs = args.steps // args.turn if "overhead" in args.only else args.rounds
     finish("Training: speed", ["", "median [95 %]"], table, out=args.out, runs=runs, record=record)
 
 
