@@ -137,7 +137,8 @@ class TrainPlannerConfig:
     grow_until: float = 0.5
     """Share of the run's steps after which songs are cut at `max_seconds`."""
     tiers: bool = True
-    """Whether the musicality tier of each song is told; where not, every song is said to be of the highest."""
+    """Whether the musicality tier of each song is told; where not, each song is told one that says nothing about
+    it. So all tiers are learned, as guidance needs: its null branch asks for the lowest."""
     overrun_seconds: float = 0.0
     """How long whole songs go on after their end with some other part of themselves, in seconds, while the end stays
     what should come next. A model that never saw what follows a missed end does not find it again."""
