@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from songkit._song_audio import Prompt, device_of, encode_prompt
+from songkit._song_audio import Prompt, encode_prompt
 from songkit.decoding import Stage, run
+from songkit.devices import device_of
 from songkit.interfaces import Sampling
 from songkit.interfaces.drawing import DrawnPlan
 from songkit.request import SongRequest
@@ -22,7 +23,7 @@ from songkit.settings import GenerateSettings
 from songkit.types import Codes, TokenLayout
 
 if TYPE_CHECKING:
-    from songkit.singing import SongModel
+    from songkit.song_model import SongModel
 
 __all__ = ["Lockstep", "sampling_of"]
 

@@ -20,7 +20,8 @@ from songkit.interfaces.metric import SongMetric
 from songkit.interfaces.reward import RewardModel
 from songkit.recipe import Recipe
 from songkit.request import SongRequest
-from songkit.singing import SongModel, SungSong, check_requests, sing, song_seed
+from songkit.singing import SungSong, check_requests, sing, song_seed
+from songkit.song_model import SongModel
 from songkit.types import ArrayTrack, Song, TokenLayout
 
 __all__ = ["Made", "Singer", "sing_candidates"]
@@ -46,18 +47,19 @@ class Made:
 class Singer:
     """The policy and the judges of a recipe."""
 
-    def __init__(self, recipe: Recipe, policy: str) -> None:
+    def __init__(self, recipe: Recipe, policy: str, device: str = "cpu") -> None:
         """Builds them.
 
         Args:
             recipe: With a model, and `metrics` or a `reward`.
             policy: Digest of the model's weights.
+            device: Where the model computes; the judges do so on the CPU.
         """
-        self.recipe, self.policy = recipe, policy
+        self.recipe, self.policy, self.device = recipe, policy, device
         self.settings = recipe.generate
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
-        self.model = SongModel.load(recipe)
+        self.model = SongModel.load(recipe, device=device)
         self.metrics: dict[str, SongMetric] = build_metrics(recipe.metrics)
         self.reward: RewardModel | None = None
         if "reward" in recipe.roles:
@@ -155,7 +157,7 @@ def sing_candidates(singer: Singer, batches: Sequence[Sequence[Item]], *, worker
     if workers == 1:
         yield from map(singer, batches)
         return
-    with worker_pool(_start, (PickledRecipe.of(singer.recipe), singer.policy), workers) as pool:
+    with worker_pool(_start, (PickledRecipe.of(singer.recipe), singer.policy, singer.device), workers) as pool:
         yield from in_order(pool, _sing_here, batches, window=workers + 1)
 
 
@@ -175,10 +177,10 @@ _singer: Singer
 """What a worker process keeps between batches."""
 
 
-def _start(recipe: PickledRecipe, policy: str) -> None:
+def _start(recipe: PickledRecipe, policy: str, device: str) -> None:
     global _singer
     torch.set_num_threads(1)
-    _singer = Singer(recipe.open(), policy)
+    _singer = Singer(recipe.open(), policy, device)
 
 
 def _sing_here(items: Sequence[Item]) -> list[Made]:

@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from songkit.audio import read_audio
+from songkit.devices import device_of
 from songkit.interfaces import Codec
-from songkit.types import TRACKS, Audio, Codes
+from songkit.types import TRACKS, Audio, Codes, TokenLayout
 
-__all__ = ["Prompt", "decode_song", "device_of", "encode_prompt", "mixed", "prompt_audio", "read_prompt"]
+__all__ = ["Prompt", "decode_song", "decoded_layout", "encode_prompt", "mixed", "prompt_audio", "read_prompt"]
+
+_STEMS = {"vocal", "accompaniment"}
 
 Prompt = Mapping[str, np.ndarray]
 """An audio prompt, float32 [C, T] by track, as the codec wants it."""
 
 
+def decoded_layout(
+    codec: Codec, layout: TokenLayout, *, voiceless: bool, tracks: Collection[str] | None = None
+) -> TokenLayout:
+    """Returns what has to be decoded of a song's codes, in the order that the codec knows.
+
+    Args:
+        codec: What decodes.
+        layout: Of the song's codes.
+        voiceless: Whether it is a song without a voice: its vocal track is silent, and is not decoded.
+        tracks: Which are wanted; all by default. The mix is the sum of vocal and accompaniment where there are both.
+    """
+    layout = codec.layout.select(layout.tracks)
+    made = set(codec.decodes(layout))
+    wanted = made if tracks is None else set(tracks)
+    if made >= _STEMS:
+        wanted = (wanted | _STEMS if "mix" in wanted else wanted) - {"mix"}
+        wanted = {"accompaniment"} if voiceless else wanted
+    return layout.select(wanted)
+
+
 @torch.inference_mode()
 def decode_song(
-    codec: Codec, codes: Codes, seed: int, *, voiceless: bool, prompt: Prompt | None = None
+    codec: Codec,
+    codes: Codes,
+    seed: int,
+    *,
+    voiceless: bool,
+    prompt: Prompt | None = None,
+    tracks: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Decodes one song to float32 [C, T] by track; long ones need the memory, and padding costs time for nothing.
 
-    Of a song without a voice only the accompaniment is decoded, and its vocal track is silent. With an audio prompt the
-    song goes on where the prompt ends.
+    `decoded_layout` says which tracks. With an audio prompt the song goes on where the prompt ends.
     """
-    codes = codes.arrange(codec.layout.select(codes.layout.tracks))  # in the order that the codec knows
+    heard = codes.to(device_of(codec)).arrange(decoded_layout(codec, codes.layout, voiceless=voiceless, tracks=tracks))
+    silent = voiceless and set(codes.layout.tracks) >= _STEMS
     # A song that ended before it began is a frame of silence: audio files without samples cannot be read.
     if int(codes.lengths[0]) == 0:
         shape = (codec.channels, math.ceil(codec.sample_rate / codes.layout.frame_rate))
-        return {track: np.zeros(shape, np.float32) for track in codec.decodes(codes.layout)}
-    silent = voiceless and {"vocal", "accompaniment"} <= set(codes.layout.tracks)
-    heard = codes.select(["accompaniment"]) if silent else codes
-    if prompt is None:
+        song = {track: np.zeros(shape, np.float32) for track in codec.decodes(heard.layout)}
+    elif prompt is None:
         audio = codec.decode(heard, seeds=[seed])
         samples = int(audio.lengths[0])
         song = {name: track[0, :, :samples].float().cpu().numpy() for name, track in audio.tracks.items()}
@@ -49,7 +75,10 @@ def decode_song(
 
 
 def mixed(audio: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turns a song's tracks into int16 with a mix that is exactly their sum, turned down together if it would clip."""
+    """Turns a song's tracks into int16 with a mix that is exactly their sum, turned down together if it would clip.
+
+    A stem alone is turned down only if it would clip itself.
+    """
     broken = [name for name, samples in audio.items() if not np.isfinite(samples).all()]
     if broken:
         raise FloatingPointError(f"the codec decoded samples that are not numbers in {', '.join(broken)}")
@@ -88,9 +117,3 @@ def prompt_audio(codec: Codec, prompt: Prompt) -> Audio:
     device = device_of(codec)
     tracks = {name: torch.from_numpy(track[None, :, :samples]).to(device) for name, track in prompt.items()}
     return Audio(tracks, torch.tensor([samples], device=device), codec.sample_rate)
-
-
-def device_of(module: torch.nn.Module) -> torch.device:
-    """Returns where a module's tensors are."""
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from songkit.devices import describe_device
 from songkit.errors import LayoutError
 from songkit.output import check_folders, song_folder, write_song
 from songkit.progress import Progress
@@ -37,7 +38,9 @@ def generate(
         out: Folder for the songs' folders; made when it does not exist.
         seed: Same seed, same bytes of every file, alone or among other requests.
         settings: How to sample; those of the model's recipe by default.
-        tracks: Which tracks are written; all that the model makes by default.
+        tracks: Which tracks are written; all that the model makes by default. Others are not decoded, unless the mix
+            is made of them. Those that are decoded are turned down together where one of them, or the mix, would clip;
+            so a stem that is written alone may be louder than beside the mix.
         batch: Songs that are sung together.
         progress: Told how far a batch is.
 
@@ -60,7 +63,7 @@ def generate(
     check_folders(out, [request.id for request in requests])
     # The audio prompt's place is written down, so that it is found from wherever song.json is read.
     requests = [_with_absolute_prompt(request) for request in requests]
-    for song in sing(model, requests, seed=seed, settings=settings, batch=batch, progress=progress):
+    for song in sing(model, requests, seed=seed, settings=settings, tracks=tracks, batch=batch, progress=progress):
         with song_folder(out, song.request.id) as folder:
             write_song(
                 folder,
@@ -70,6 +73,7 @@ def generate(
                 settings=settings,
                 tracks=tracks,
                 threads=torch.get_num_threads(),
+                device=describe_device(model.device),
             )
         yield out / song.request.id, song
 

@@ -75,7 +75,9 @@ class MineSummary:
         return not self.not_ok and all(self.pairs.values())
 
 
-def mine(recipe: Recipe, out: Path, *, workers: int | None = None, progress: bool = False) -> MineSummary:
+def mine(
+    recipe: Recipe, out: Path, *, workers: int | None = None, device: str = "cpu", progress: bool = False
+) -> MineSummary:
     """Sings, judges and pairs, or does what is missing of it.
 
     Args:
@@ -83,11 +85,12 @@ def mine(recipe: Recipe, out: Path, *, workers: int | None = None, progress: boo
             `data` or `mine.requests`.
         out: The mined folder. Nothing is done when it is finished.
         workers: Processes that sing; `mine.workers` when `None`. The result does not depend on it.
+        device: Where songs are sung, as `SongModel.load` takes it. Another one rounds otherwise.
         progress: Whether to show progress bars.
 
     Raises:
         RecipeError: The recipe lacks a part, or a strategy names a score that no judge gives.
-        RequestError: A request cannot be sung.
+        RequestError: A request cannot be sung, or the device is not there.
         OutputError: The folder cannot be written, is in use, or holds a mining of another recipe or policy.
     """
     root = Path(out)
@@ -101,7 +104,7 @@ def mine(recipe: Recipe, out: Path, *, workers: int | None = None, progress: boo
         _write_json(root / _RECORD, {"format": FORMAT, "identity": identity})
         record_run(recipe, root)
         if not (root / "codes").is_dir():
-            _make_candidates(recipe, root, requests, workers or recipe.mine.workers, progress)
+            _make_candidates(recipe, root, requests, workers or recipe.mine.workers, device, progress)
         (root / "codes" / "rows.jsonl").unlink(missing_ok=True)  # left if killed right before the journal removed it
         return _make_pairs(recipe, root, identity)
 
@@ -131,10 +134,12 @@ def plan(recipe: Recipe, out: Path) -> MinePlan:
     )
 
 
-def _make_candidates(recipe: Recipe, root: Path, requests: Sequence[SongRequest], workers: int, progress: bool) -> None:
+def _make_candidates(
+    recipe: Recipe, root: Path, requests: Sequence[SongRequest], workers: int, device: str, progress: bool
+) -> None:
     from songkit._mine_candidates import Singer, sing_candidates
 
-    singer = Singer(recipe, policy_of(identity_of(recipe)))
+    singer = Singer(recipe, policy_of(identity_of(recipe)), device)
     singer.check(requests)
     items = [(request, number) for request in requests for number in range(recipe.mine.candidates)]
     with Journal(root, singer.layout) as journal:

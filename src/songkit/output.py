@@ -104,6 +104,7 @@ def write_song(
     settings: GenerateSettings,
     tracks: Sequence[str],
     threads: int,
+    device: str = "cpu",
 ) -> None:
     """Writes a song's tracks, picture and song.json into an existing folder.
 
@@ -115,6 +116,7 @@ def write_song(
         settings: How it was sampled.
         tracks: Which tracks are written.
         threads: CPU threads of the computation; another number may round otherwise.
+        device: Where it was computed, which decides how it was rounded, too: a name, and in brackets what it is.
     """
     from songkit.audio import write_flac
     from songkit.picture import draw_song
@@ -132,7 +134,7 @@ def write_song(
     (folder / "song.png").write_bytes(picture)
     values = {
         "format": SONG_FORMAT,
-        "command": _command(recipe, seed, settings, tracks, threads),
+        "command": _command(recipe, seed, settings, tracks, threads, device),
         "request": request_record(song.request),
         "prompt_sha256": None if song.request.prompt_audio is None else _sha256(song.request.prompt_audio),
         "seed": seed,
@@ -149,6 +151,7 @@ def write_song(
         "versions": _versions(recipe),
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "threads": threads,
+        "device": device,
     }
     text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
     (folder / "song.json").write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -209,10 +212,12 @@ def request_from_record(record: Any, path: Path) -> SongRequest:
     return request
 
 
-def _command(recipe: Recipe | None, seed: int, settings: GenerateSettings, tracks: Sequence[str], threads: int) -> str:
+def _command(
+    recipe: Recipe | None, seed: int, settings: GenerateSettings, tracks: Sequence[str], threads: int, device: str
+) -> str:
     """Returns the command line that makes the song again, to be run in its folder."""
     options: dict[str, Any] = {"model": _model_name(recipe), "seed": seed, "tracks": ",".join(tracks)}
-    options.update(_sampling_record(settings), threads=threads)
+    options.update(_sampling_record(settings), threads=threads, device=device.partition(" ")[0])
     words = ["songkit", "generate", "song.json", "--out", "again"]
     for name, value in options.items():
         if isinstance(value, dict):

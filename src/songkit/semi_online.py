@@ -52,12 +52,13 @@ class Outcome:
     """Why it stopped."""
 
 
-def semi_online(recipe: Recipe, out: Path, *, progress: bool = False) -> Outcome:
+def semi_online(recipe: Recipe, out: Path, *, device: str = "cpu", progress: bool = False) -> Outcome:
     """Mines and trains in rounds until the rounds are over, the judge finds no gain, or the policy collapses.
 
     Args:
         recipe: With all that `songkit mine` needs, `mine.limit`, an `objective`, and a `task` that trains on pairs.
         out: The folder of the loop. What is finished there is kept.
+        device: Where songs are sung; `trainer.accelerator` says where the policy is trained.
         progress: Whether to show progress bars.
 
     Raises:
@@ -76,7 +77,7 @@ def semi_online(recipe: Recipe, out: Path, *, progress: bool = False) -> Outcome
         while not reason:
             number, policy = len(rounds), policies[-1]
             folder = out / f"round-{number:02d}"
-            found = _judge(with_weights(_mining(recipe, number), policy), folder / "mined", score, progress)
+            found = _judge(with_weights(_mining(recipe, number), policy), folder / "mined", score, device, progress)
             rounds.append({"round": number, **found})
             reason = _stop(rounds, recipe, higher)
             if not reason and not sum(found["pairs"].values()):
@@ -97,9 +98,9 @@ def _mining(recipe: Recipe, number: int) -> Recipe:
     return with_settings(recipe, "mine", start=recipe.mine.start + number * recipe.mine.limit)
 
 
-def _judge(recipe: Recipe, folder: Path, score: str, progress: bool) -> dict[str, Any]:
+def _judge(recipe: Recipe, folder: Path, score: str, device: str, progress: bool) -> dict[str, Any]:
     """Mines a round; returns what its songs are like."""
-    summary = mine(recipe, folder, progress=progress)
+    summary = mine(recipe, folder, device=device, progress=progress)
     mined = MinedCandidates(folder)
     values = [row[score] for row in mined.rows if row.get(score) is not None]
     if not values:

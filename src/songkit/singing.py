@@ -1,4 +1,4 @@
-"""Requests to songs in memory: the model and `sing`.
+"""Requests to songs in memory.
 
 request → conditioner → planner → plan → refiner → codes → codec → vocal and accompaniment, mix = their sum. Where the
 planner already plans what the codec decodes, there is no refiner.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,82 +17,14 @@ import torch
 
 from songkit._lockstep import Lockstep, sampling_of
 from songkit._song_audio import Prompt, decode_song, encode_prompt, mixed, read_prompt
-from songkit.build import build_roles
-from songkit.errors import AudioError, RecipeError, RequestError
-from songkit.fit import check_decodes
-from songkit.interfaces import Codec, Conditioner, Planner, TrackRefiner
-from songkit.kernels import Precision, pack
+from songkit.errors import AudioError, RequestError
 from songkit.progress import Clock, Progress, Reporter
-from songkit.recipe import Recipe
 from songkit.request import SongRequest
 from songkit.settings import GenerateSettings
-from songkit.types import TRACKS, Alignment, Codes
+from songkit.song_model import SongModel
+from songkit.types import Alignment, Codes
 
 __all__ = ["SongModel", "SungSong", "check_requests", "sing", "song_seed"]
-
-_NEEDED = ("conditioner", "planner", "codec")
-
-
-@dataclass(frozen=True)
-class SongModel:
-    """The components that make a song together, ready for inference."""
-
-    conditioner: Conditioner
-    planner: Planner
-    refiner: TrackRefiner | None
-    """`None` where the planner plans what the codec decodes."""
-    codec: Codec
-    recipe: Recipe | None = None
-    """Where it was loaded from, with the precision that was loaded; goes into song.json."""
-
-    @classmethod
-    def load(cls, recipe: Recipe, *, precision: Precision | None = None) -> SongModel:
-        """Builds the model of a recipe, with its weights.
-
-        Args:
-            recipe: With conditioner, planner and codec.
-            precision: Of the weights of planner and refiner, which are packed for decoding and cannot be trained any
-                more; by default what the recipe's `generate.precision` says. Below fp32 the codec is lightened, too.
-
-        Raises:
-            RecipeError: If the recipe lacks conditioner, planner or codec.
-            LayoutError: If its components do not fit together.
-            CheckpointError: If weights are missing or damaged.
-        """
-        missing = [role for role in _NEEDED if role not in recipe.roles]
-        if missing:
-            raise RecipeError(
-                f"the recipe '{recipe.name}' cannot generate: it has no {', '.join(missing)}. "
-                f"Choose a --model with {', '.join(_NEEDED)}, such as 'mini/song'."
-            )
-        roles = [*_NEEDED, *(["refiner"] if "refiner" in recipe.roles else [])]
-        built = build_roles(recipe, roles, require_weights=True)
-        for module in built.values():
-            module.eval().requires_grad_(False)
-        check_decodes(built["codec"], built["planner"], built.get("refiner"))
-        precision = precision or recipe.generate.precision
-        for role in {"planner", "refiner"} & set(built):
-            pack(built[role], precision)
-        if precision != "fp32":
-            built["codec"].lighten()
-        recipe = replace(recipe, generate=replace(recipe.generate, precision=precision))
-        return cls(**{"refiner": None, **built}, recipe=recipe)
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames of the plan per second."""
-        return self.planner.layout.frame_rate
-
-    def settings(self) -> GenerateSettings:
-        """Returns how its recipe wants it to be sampled."""
-        return GenerateSettings() if self.recipe is None else self.recipe.generate
-
-    def tracks(self) -> tuple[str, ...]:
-        """Returns the tracks it can write: those the codec decodes, and the mix of vocal and accompaniment."""
-        decoded = set(check_decodes(self.codec, self.planner, self.refiner))
-        if decoded >= {"vocal", "accompaniment"}:
-            decoded.add("mix")
-        return tuple(track for track in TRACKS if track in decoded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +35,11 @@ class SungSong:
     seed: int
     """The song's own, from `song_seed`."""
     tracks: Mapping[str, np.ndarray]
-    """int16 [C, T] by role; the mix is exactly the sum of vocal and accompaniment."""
+    """int16 [C, T] by role, those that were asked for and what they are made of; the mix is exactly the sum of vocal
+    and accompaniment."""
     sample_rate: int
     codes: Codes
-    """What was decoded, of one song."""
+    """What the tracks are made of, all of it, of one song, on the CPU."""
     planned: Codes
     """What the planner drew, of one song; the same as `codes` where there is no refiner."""
     cursor: np.ndarray | None
@@ -130,21 +63,25 @@ def sing(
     *,
     seed: int = 0,
     settings: GenerateSettings | None = None,
+    tracks: Collection[str] | None = None,
     batch: int = 4,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[SungSong]:
-    """Sings requests, without writing anything. See `songkit.generate.generate` for the arguments and errors."""
+    """Sings requests, without writing anything. See `songkit.generate.generate` for the arguments and errors.
+
+    Of `tracks`, by default all that the model makes, what they are made of is decoded and nothing else.
+    """
     settings = settings or model.settings()
     if batch < 1:
         raise RequestError(f"batch is {batch}; expected at least 1 song. Give --batch 4, for example.")
     prompts = check_requests(model, requests, settings)
     if Lockstep.can(model):
-        yield from _sing_together(model, requests, prompts, seed, settings, batch, progress)
+        yield from _sing_together(model, requests, prompts, seed, settings, tracks, batch, progress)
         return
     for first in range(0, len(requests), batch):
         part = slice(first, first + batch)
         report = Reporter(progress, first + 1, len(requests[part]), len(requests))
-        yield from _sing_batch(model, requests[part], prompts[part], seed, settings, report)
+        yield from _sing_batch(model, requests[part], prompts[part], seed, settings, tracks, report)
 
 
 def check_requests(
@@ -189,6 +126,7 @@ def _sing_together(
     prompts: Sequence[Prompt | None],
     seed: int,
     settings: GenerateSettings,
+    tracks: Collection[str] | None,
     batch: int,
     progress: Callable[[Progress], None] | None,
 ) -> Iterator[SungSong]:
@@ -206,7 +144,9 @@ def _sing_together(
         codes, plan = songs.codes(i), songs.plan(i)
         done = Reporter(progress, i + 1, 1, len(requests)).stage("decode", int(codes.lengths[0]))
         begin = time.perf_counter()
-        audio = decode_song(model.codec, codes, seeds[i], voiceless=request.pure_music, prompt=prompts[i])
+        audio = decode_song(
+            model.codec, codes, seeds[i], voiceless=request.pure_music, prompt=prompts[i], tracks=tracks
+        )
         done(int(codes.lengths[0]))
         wall = {**songs.seconds(i), "decode": time.perf_counter() - begin}
         places = plan.cursor()
@@ -223,6 +163,7 @@ def _sing_batch(
     prompts: Sequence[Prompt | None],
     seed: int,
     settings: GenerateSettings,
+    tracks: Collection[str] | None,
     report: Reporter,
 ) -> Iterator[SungSong]:
     """Plans all songs, then refines all: for planners and refiners that cannot be drawn in lockstep."""
@@ -257,7 +198,7 @@ def _sing_batch(
     for i, request in enumerate(requests):
         begin = time.perf_counter()
         own, planned = _one(codes, i), _one(plan.codes, i)
-        audio = decode_song(model.codec, own, seeds[i], voiceless=request.pure_music, prompt=prompts[i])
+        audio = decode_song(model.codec, own, seeds[i], voiceless=request.pure_music, prompt=prompts[i], tracks=tracks)
         frames = int(own.lengths[0])
         passed += frames
         done(passed)
@@ -290,8 +231,8 @@ def _sung(
         seed=seed,
         tracks=mixed(audio),
         sample_rate=model.codec.sample_rate,
-        codes=codes.arrange(model.codec.layout.select(codes.layout.tracks)),
-        planned=planned,
+        codes=codes.to("cpu").arrange(model.codec.layout.select(codes.layout.tracks)),
+        planned=planned.to("cpu"),
         cursor=cursor,
         alignment=None if cursor is None else model.conditioner.align(request, cursor, model.frame_rate),
         finished=finished,

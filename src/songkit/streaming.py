@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
 
 from songkit._lockstep import Lockstep
-from songkit._song_audio import decode_song, prompt_audio
+from songkit._song_audio import decode_song, decoded_layout, prompt_audio
 from songkit.progress import Progress, Reporter
 from songkit.request import SongRequest
 from songkit.settings import GenerateSettings
-from songkit.singing import SongModel, check_requests, sing, song_seed
+from songkit.singing import check_requests, sing, song_seed
+from songkit.song_model import SongModel
 from songkit.types import Codes
 
 __all__ = ["stream", "wav_header", "wav_samples"]
@@ -25,6 +26,7 @@ def stream(
     *,
     seed: int = 0,
     settings: GenerateSettings | None = None,
+    tracks: Collection[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Sings a request and yields its audio while it is being drawn.
@@ -38,11 +40,12 @@ def stream(
         request: What to sing.
         seed: Same seed, same song.
         settings: How to sample; those of the model's recipe by default.
+        tracks: Which are wanted; all that the model makes by default. What they are made of is decoded, nothing else.
         progress: Told how far the drawing is.
 
     Yields:
-        Pieces float32 [C, T] of every track that the model makes, 1 being full scale; the mix is the sum of vocal and
-        accompaniment where it makes both.
+        Pieces float32 [C, T] of the tracks and what they are made of, 1 being full scale; the mix is the sum of vocal
+        and accompaniment where the model makes both.
 
     Raises:
         RequestError: If the model cannot sing the request, before any work.
@@ -51,13 +54,13 @@ def stream(
     [prompt] = check_requests(model, [request], settings)
     own = song_seed(seed, request.id)
     if not Lockstep.can(model):
-        [song] = sing(model, [request], seed=seed, settings=settings, progress=progress)
-        yield _summed(decode_song(model.codec, song.codes, own, voiceless=request.pure_music, prompt=prompt))
+        [song] = sing(model, [request], seed=seed, settings=settings, tracks=tracks, progress=progress)
+        voiceless = request.pure_music
+        yield _summed(decode_song(model.codec, song.codes, own, voiceless=voiceless, prompt=prompt, tracks=tracks))
         return
     songs = Lockstep(model, [request], [prompt], [own], settings, places=1)
-    layout = model.codec.layout.select(songs.layout.tracks)
-    silent = request.pure_music and {"vocal", "accompaniment"} <= set(layout.tracks)
-    layout = layout.select(["accompaniment"]) if silent else layout
+    layout = decoded_layout(model.codec, songs.layout, voiceless=request.pure_music, tracks=tracks)
+    silent = request.pure_music and {"vocal", "accompaniment"} <= set(songs.layout.tracks)
     report = Reporter(progress, 1, 1, 1).stage("draw", songs.most)
 
     def parts() -> Iterator[Codes]:
@@ -83,7 +86,7 @@ def stream(
             tracks["vocal"] = np.zeros_like(tracks["accompaniment"])
         yield _summed(tracks)
     if not some:
-        yield _summed(decode_song(model.codec, songs.codes(0), own, voiceless=request.pure_music))
+        yield _summed(decode_song(model.codec, songs.codes(0), own, voiceless=request.pure_music, tracks=tracks))
 
 
 def wav_header(sample_rate: int, channels: int) -> bytes:

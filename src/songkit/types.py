@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
 __all__ = [
@@ -286,6 +287,11 @@ class Codes:
         """Returns the codes of a layout's streams, in its order; raises `KeyError` where there are none."""
         rows = [self.layout.index(s.track, s.level) for s in layout.streams]
         return Codes(self.ids[:, rows], self.lengths, layout, self.ended, self.overrun)
+
+    def to(self, device: torch.device | str) -> Codes:
+        """Returns the codes on a device."""
+        ended = None if self.ended is None else self.ended.to(device)
+        return Codes(self.ids.to(device), self.lengths.to(device), self.layout, ended, self.overrun)
 
 
 @dataclass

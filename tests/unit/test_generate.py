@@ -379,3 +379,43 @@ def test_a_recipe_without_a_planner_cannot_generate(tmp_path: Path, registry: Re
 
     with pytest.raises(RecipeError, match="has no planner"):
         SongModel.load(load(path, registry=registry))
+
+
+@pytest.mark.parametrize(
+    ("tracks", "decoded"),
+    [
+        (["vocal"], {"vocal"}),
+        (["accompaniment"], {"accompaniment"}),
+        (["mix"], {"vocal", "accompaniment"}),
+        (["vocal", "accompaniment"], {"vocal", "accompaniment"}),
+        (None, {"vocal", "accompaniment"}),
+    ],
+)
+def test_only_what_the_tracks_are_made_of_is_decoded(
+    model: SongModel, monkeypatch: pytest.MonkeyPatch, tracks: list[str] | None, decoded: set[str]
+) -> None:
+    heard: list[set[str]] = []
+    decode = type(model.codec).decode
+    monkeypatch.setattr(
+        type(model.codec),
+        "decode",
+        lambda s, codes, **o: heard.append(set(codes.layout.tracks)) or decode(s, codes, **o),
+    )
+
+    [song] = sing(model, [request()], tracks=tracks)
+
+    assert heard == [decoded]
+    assert set(song.tracks) == decoded | ({"mix"} if len(decoded) == 2 else set())
+    assert song.codes.layout.tracks == ("vocal", "accompaniment")  # what was drawn is kept all the same
+
+
+@pytest.mark.parametrize("loudness", [0.3, 0.9])
+def test_a_stem_that_is_made_alone_is_the_same_unless_the_mix_would_clip(
+    tmp_path: Path, registry: Registry, loudness: float
+) -> None:
+    model = SongModel.load(load(fakes.write_model(tmp_path, loudness=loudness), registry=registry))
+    [whole], [alone] = (list(sing(model, [request()], tracks=tracks)) for tracks in (None, ["vocal"]))
+
+    one, other = whole.tracks["vocal"].astype(float), alone.tracks["vocal"].astype(float)
+    assert np.array_equal(one, other) == (loudness == 0.3)
+    assert np.abs(one * np.abs(other).max() / np.abs(one).max() - other).max() <= 2  # louder by one factor

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from songkit.recipe import Recipe
     from songkit.request import SongRequest
     from songkit.settings import GenerateSettings
-    from songkit.singing import SongModel, SungSong
+    from songkit.singing import SungSong
+    from songkit.song_model import SongModel
 
 __all__ = ["add_arguments", "run"]
 
@@ -79,7 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", type=int, help="same seed, same song (default 0)")
     parser.add_argument("--model", help=f"recipe of the model: a name or a .yaml file (default {DEFAULT_MODEL})")
     parser.add_argument("--batch", metavar="N", type=int, default=4, help="songs that are sung together (default 4)")
-    parser.add_argument("--tracks", help=f"which of {', '.join(TRACKS)} are written (default all that the model makes)")
+    parser.add_argument("--tracks", help=f"which of {', '.join(TRACKS)} are made (default all that the model can)")
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="where the model computes: cpu (default), cuda, cuda:N, mps, or auto for the fastest that is there",
+    )
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
     for name, (kind, text) in _SETTINGS.items():
@@ -104,12 +110,15 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from songkit.devices import describe_device
     from songkit.generate import generate
-    from songkit.singing import SongModel
+    from songkit.song_model import SongModel
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    model = SongModel.load(recipe, precision=settings.precision)
+    model = SongModel.load(recipe, precision=settings.precision, device=args.device or "cpu")
+    if model.device.type != "cpu":
+        print(f"computing on {describe_device(model.device)}", file=sys.stderr)
     if args.stream:
         _stream(model, requests[0], (tracks or ["mix"])[0], args.seed or 0, settings)
         return 0
@@ -160,7 +169,7 @@ def _stream(model: SongModel, request: SongRequest, track: str, seed: int, setti
         raise RequestError(f"the model makes {', '.join(model.tracks())}, not {track}. Choose one of them by --tracks.")
     out, begun = sys.stdout.buffer, False
     with _Bar(model.frame_rate) as bar:
-        for piece in stream(model, request, seed=seed, settings=settings, progress=bar.show):
+        for piece in stream(model, request, seed=seed, settings=settings, tracks=[track], progress=bar.show):
             if not begun:
                 out.write(wav_header(model.codec.sample_rate, piece[track].shape[0]))
             begun = True
@@ -182,6 +191,7 @@ def _read(args: argparse.Namespace) -> list[SongRequest]:
         # A song of an older songkit does not tell of options that came later: they keep the model's values.
         told = {name: kind(sampling[name]) for name, (kind, _) in _SETTINGS.items() if name in sampling}
         told |= {"seed": int(values["seed"]), "threads": int(values["threads"]), "tracks": ",".join(values["tracks"])}
+        told["device"] = str(values.get("device", "cpu")).partition(" ")[0]  # older songs were all sung on the CPU
         told["model"] = values["model"] and values["model"]["name"]
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(

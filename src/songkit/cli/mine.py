@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", type=Path, required=True, help="the mined folder; a mining in it is gone on with"
     )
     parser.add_argument("--workers", metavar="N", type=int, help="processes that sing (default: mine.workers)")
+    parser.add_argument(
+        "--device", metavar="NAME", default="cpu", help="where songs are sung: cpu (default), cuda, cuda:N, mps or auto"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check the recipe and show the plan without singing")
     parser.add_argument("--json", action="store_true", help="print the plan, or what was mined, as JSON")
 
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(planned), indent=2) if args.json else _plan(planned, args.out))
         return 0
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
-    summary = mine(recipe, args.out, workers=args.workers, progress=True)
+    summary = mine(recipe, args.out, workers=args.workers, device=args.device, progress=True)
     print(json.dumps(dataclasses.asdict(summary), indent=2) if args.json else _summary(summary, args.out))
     return 0 if summary.complete else 1
 

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="the folder of the rounds; a loop in it is gone on with"
     )
+    parser.add_argument(
+        "--device", metavar="NAME", default="cpu", help="where songs are sung: cpu (default), cuda, cuda:N, mps or auto"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check the recipe and show the plan")
     parser.add_argument("--json", action="store_true", help="print the plan, or what was found, as JSON")
 
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from songkit.evaluate import markdown
     from songkit.semi_online import semi_online
 
-    outcome = semi_online(recipe, args.out, progress=True)
+    outcome = semi_online(recipe, args.out, device=args.device, progress=True)
     if args.json:
         print(json.dumps(dataclasses.asdict(outcome), indent=2))
         return 0

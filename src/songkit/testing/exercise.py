@@ -72,9 +72,9 @@ def _planner(built: Any, device: str) -> dict[str, Tensor]:
 
 def _refiner(built: Any, device: str) -> dict[str, Tensor]:
     width = getattr(built, "width", built.source_width)
-    made = on(samples.conditions(width, frames=12, null=True), device)
+    made = samples.conditions(width, frames=12, null=True)
     plan = on(samples.plan(built.source, built.source_pattern, built.source_width, made), device)
-    codes = on(samples.codes(built.layout), device)
+    made, codes = on(made, device), on(samples.codes(built.layout), device)
     with torch.no_grad():
         taught = built(plan, codes, made)
         drawn = built.generate(plan, made, sampling=DRAWN, seeds=[1, 2])
