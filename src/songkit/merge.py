@@ -103,6 +103,7 @@ def merge_weights(
     merged = [{"sha256": digests[path], "coefficient": coefficient} for path, coefficient in ordered]
     ancestors = dict.fromkeys([*(digests[path] for path, _ in ordered), *shared])
     metadata = {**{key: first.get(key) for key in _SAME}, "recipe": recipe, "merged": merged, "ancestors": [*ancestors]}
+    metadata["weights_dtype"] = _named(dtype)
     single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in total.items()}
     save_weights(target, single, metadata, dtype=dtype)
 
@@ -142,9 +143,10 @@ def _merge_into(
     for role, target in targets.items():
         parts = [(files[model.name][role], model.coefficient) for model in models]
         if target.is_file():
-            _refuse_other(target, parts)
+            _refuse_other(target, parts, dtype)
             continue
-        if len({description(path)[1] for path, _ in parts}) == 1:  # frozen in all of them: not to be rounded
+        # What is frozen in all of them is not to be rounded; one model alone is merged for its type.
+        if len(parts) > 1 and len({description(path)[1] for path, _ in parts}) == 1:
             content = parts[0][0].read_bytes()
             write_atomically(target, lambda file, content=content: file.write(content))  # type: ignore[misc]
         else:
@@ -153,13 +155,21 @@ def _merge_into(
     return targets
 
 
-def _refuse_other(target: Path, parts: Sequence[tuple[Path, float]]) -> None:
-    """Refuses a target that was merged of something else."""
+def _refuse_other(target: Path, parts: Sequence[tuple[Path, float]], dtype: torch.dtype) -> None:
+    """Refuses a target that was merged of something else, or is stored in another type."""
     metadata, own = description(target)
     wanted = sorted((description(path)[1], coefficient) for path, coefficient in parts)
     found = [(model["sha256"], model["coefficient"]) for model in metadata.get("merged", ())]
     if found != wanted and {digest for digest, _ in wanted} != {own}:
         raise OutputError(f"{target} was merged of other models or with other coefficients. Choose another --out.")
+    stored = metadata.get("weights_dtype")
+    if found == wanted and stored != _named(dtype):
+        raise OutputError(f"{target} is stored as {stored}; {_named(dtype)} was asked for. Choose another --out.")
+
+
+def _named(dtype: torch.dtype) -> str:
+    """The type as recipes name it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _weighted(tensors: Mapping[str, Tensor], coefficient: float) -> dict[str, Tensor]:

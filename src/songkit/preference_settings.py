@@ -155,7 +155,7 @@ class MergeSettings:
     """What `songkit merge` interpolates."""
 
     models: dict[str, MergedModel] = field(default_factory=dict)
-    """By name: the models; their coefficients add up to 1."""
+    """By name: the models; their coefficients add up to 1. One alone is stored again, in `weights_dtype`."""
     roles: tuple[str, ...] = ()
     """Which weights are merged, such as `planner`; all that the models have when empty."""
     weights_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
@@ -178,8 +178,6 @@ class MergeSettings:
                 f"models: their coefficients add up to {total:g}; expected 1. To add a difference to a base, name the "
                 "base as a model too: its share is what the others leave of 1"
             )
-        if len(self.models) == 1:
-            problems.append("models: there is only one; expected at least two to merge")
         unknown = [name for name in self.sweep.between if name and name not in self.models]
         if unknown:
             problems.append(

@@ -23,6 +23,7 @@ from songkit.recipe import Recipe, load
 from songkit.registry import Registry
 from songkit.run_folder import described
 from songkit.sweep import sweep
+from songkit.weights_header import description
 
 BASE = {"component": "local/fake", "part": None, "revision": 1, "config": {"width": 4}}
 
@@ -150,12 +151,22 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
             merge_weights([(one, 0.5), (tmp_path / "b.safetensors", 0.5)], tmp_path / "merged.safetensors")
 
 
+def test_one_model_alone_is_stored_in_another_type(runs: dict[str, Path], tmp_path: Path) -> None:
+    models = {"lyrics": {"run": str(runs["lyrics"])}}
+    merge(recipe(tmp_path, models=models, weights_dtype="int8"), tmp_path / "small")
+    stored = tmp_path / "small" / "weights" / "planner.safetensors"
+    before, after = tensors(0)["tower.weight"], read_weights(stored)[0]["tower.weight"]
+    assert 0 < (after - before).abs().max() <= before.abs().max() / 254 * 1.001  # half a step of 255
+    assert description(runs["lyrics"] / "weights" / "planner.safetensors")[1] in ancestry(stored)
+    merge(recipe(tmp_path, models=models, weights_dtype="int8"), tmp_path / "small")
+    with pytest.raises(OutputError, match="is stored as int8; float16 was asked for"):
+        merge(recipe(tmp_path, models=models, weights_dtype="float16"), tmp_path / "small")
+
+
 def test_a_recipe_that_cannot_be_merged_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     models = {name: {"run": str(run)} for name, run in runs.items()}
     with pytest.raises(RecipeError, match=r"add up to 1\.3; expected 1"):
         recipe(tmp_path, models={n: {**m, "coefficient": 0.65} for n, m in models.items()})
-    with pytest.raises(RecipeError, match="there is only one"):
-        recipe(tmp_path, models={"lyrics": models["lyrics"]})
     with pytest.raises(RecipeError, match="names no models"):
         merge(recipe(tmp_path), tmp_path / "merged")
     with pytest.raises(CheckpointError, match=r"holds no weights/\*\.safetensors"):
