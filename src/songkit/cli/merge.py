@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from songkit.recipe import load
     from songkit.registry import Registry
 
+    if "=" in args.recipe:  # a change, and no recipe is named
+        args.recipe, args.overrides = "merge", [args.recipe, *args.overrides]
     recipe = load(args.recipe, [*args.overrides, *_models(args.models)], registry=Registry.discover())
     if args.sweep and not any(recipe.merge.sweep.between):
         raise RecipeError(f"{recipe.path}: the recipe names no sweep. Give it `merge.sweep.between: [NAME, NAME]`.")
