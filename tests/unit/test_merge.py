@@ -158,7 +158,8 @@ def test_one_model_alone_is_stored_in_another_type(runs: dict[str, Path], tmp_pa
     before, after = tensors(0)["tower.weight"], read_weights(stored)[0]["tower.weight"]
     assert 0 < (after - before).abs().max() <= before.abs().max() / 254 * 1.001  # half a step of 255
     assert description(runs["lyrics"] / "weights" / "planner.safetensors")[1] in ancestry(stored)
-    merge(recipe(tmp_path, models=models, weights_dtype="int8"), tmp_path / "small")
+    command = ["merge", "--models", str(runs["lyrics"]), "--out", str(tmp_path / "small"), "merge.weights_dtype=int8"]
+    assert main(command) == 0
     with pytest.raises(OutputError, match="is stored as int8; float16 was asked for"):
         merge(recipe(tmp_path, models=models, weights_dtype="float16"), tmp_path / "small")
 
