@@ -13,7 +13,7 @@ from songkit.interfaces.metric import MetricInfo, SongMetric
 from songkit.patterns import parallel
 from songkit.tasks.planner import TrainPlanner
 from songkit.testing.standins import ModelConfig
-from songkit.testing.tiny_language import TinyPlanner, TinyRefiner
+from songkit.testing.tiny_language import TinyPlanner, TinyPlans, TinyRefiner, TinyTracks
 from songkit.types import Codes
 
 # --- planners and refiners: what a model is taught -------------------------------------------------------------
@@ -165,6 +165,41 @@ class CannotEnd(TinyPlanner):
         self.tower.heads[0].bias.data[-1] = -60.0
 
 
+class _Follows(TinyPlanner):
+    """Changes what draws its songs step by step, and leaves `generate` as it is."""
+
+    plans = TinyPlans
+
+    def drawing(self, *, sampling, max_frames):
+        return self.plans(self, sampling, max_frames)
+
+
+@broken("drawing", "planner")
+class DrawsByPlace(_Follows):
+    class plans(TinyPlans):
+        def add(self, conditions, index, seed):
+            return super().add(conditions, index, seed + len(self.songs))
+
+
+@broken("drawing", "planner")
+class ForgetsThePrefix(_Follows):
+    class plans(TinyPlans):
+        def started(self, song, states):
+            pass
+
+
+@broken("told", "planner")
+class WholeTooSoon(_Follows):
+    class plans(TinyPlans):
+        def advance(self, songs, states):
+            for index in songs:
+                self.songs[index].whole = self.songs[index].drawn == 1  # and not any more a step later
+            return super().advance(songs, states)
+
+        def done(self, song):
+            return self.songs[song].frames is not None
+
+
 # --- refiners alone --------------------------------------------------------------------------------------------
 
 
@@ -203,6 +238,29 @@ class OtherSteps(TinyRefiner):
     @property
     def source_pattern(self):
         return parallel(3)
+
+
+class _FollowsPlans(TinyRefiner):
+    """Changes what draws its tracks step by step, and leaves `generate` as it is."""
+
+    tracks = TinyTracks
+
+    def drawing(self, *, sampling):
+        return self.tracks(self, sampling)
+
+
+@broken("drawing", "refiner", "waits")
+class OneSeedForAll(_FollowsPlans):
+    class tracks(TinyTracks):
+        def add(self, source, conditions, index, seed):
+            return super().add(source, conditions, index, 0)
+
+
+@broken("waits", "refiner")
+class GuessesThePlan(_FollowsPlans):
+    class tracks(TinyTracks):
+        def ready(self, song):
+            return True
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------
@@ -255,6 +313,11 @@ class ReadsTheAlignment(Loudness):
     def update(self, generated, songs, reference=None):
         assert all(song.alignment.lines for song in songs)
         super().update(generated, songs)
+
+
+@metric("bounds")
+class TurnsAnUnknownNumberRound(Loudness):
+    info = dataclasses.replace(Loudness.info, opposite=frozenset({"quietness"}))
 
 
 @metric("bounds")

@@ -45,9 +45,12 @@ def needs(subject: Subject) -> None:
 
 @law("bounds", "metric")
 def bounds(subject: Subject) -> None:
-    """All numbers are finite scalars, and each lies within its own interval of `_low` and `_high`."""
-    numbers = judge(subject.build(), range(3)).compute()
+    """All numbers are finite, each within its interval of `_low` and `_high`; `info.opposite` names some of them."""
+    metric = judge(subject.build(), range(3))
+    numbers = metric.compute()
     require(bool(numbers), "compute gave no number for three songs that hold everything")
+    unknown = sorted(metric.info.opposite - set(numbers))
+    require(not unknown, f"info.opposite names {', '.join(unknown)}; the numbers are {', '.join(sorted(numbers))}")
     for name, value in numbers.items():
         number = float(value)
         require(math.isfinite(number), f"{name} is {number}")
