@@ -77,7 +77,11 @@ def semi_online(recipe: Recipe, out: Path, *, device: str = "cpu", progress: boo
         while not reason:
             number, policy = len(rounds), policies[-1]
             folder = out / f"round-{number:02d}"
-            found = _judge(with_weights(_mining(recipe, number), policy), folder / "mined", score, device, progress)
+            summary = mine(
+                with_weights(_mining(recipe, number), policy), folder / "mined", device=device, progress=progress
+            )
+            found = _judged(MinedCandidates(folder / "mined"), score, higher)
+            found |= {"not_ok": sum(summary.not_ok.values()), "pairs": dict(summary.pairs)}
             rounds.append({"round": number, **found})
             reason = _stop(rounds, recipe, higher)
             if not reason and not sum(found["pairs"].values()):
@@ -98,19 +102,22 @@ def _mining(recipe: Recipe, number: int) -> Recipe:
     return with_settings(recipe, "mine", start=recipe.mine.start + number * recipe.mine.limit)
 
 
-def _judge(recipe: Recipe, folder: Path, score: str, device: str, progress: bool) -> dict[str, Any]:
-    """Mines a round; returns what its songs are like."""
-    summary = mine(recipe, folder, device=device, progress=progress)
-    mined = MinedCandidates(folder)
-    values = [row[score] for row in mined.rows if row.get(score) is not None]
-    if not values:
-        raise RecipeError(f"no song of {folder} could be judged by '{score}'; its candidates.parquet says why.")
+def _judged(mined: MinedCandidates, score: str, higher: bool) -> dict[str, Any]:
+    """Returns what the songs of a round are like."""
+    known = [row[score] for row in mined.rows if row.get(score) is not None]
+    if not known:
+        raise RecipeError(f"no song of {mined.root} could be judged by '{score}'; its candidates.parquet says why.")
+    # A song that cannot be judged counts as the worst one: a policy that fails more often is not better.
+    worst = min(known) if higher else max(known)
+    by_request: dict[str, list[float]] = {}
+    for row in mined.rows:
+        by_request.setdefault(row["request"], []).append(worst if row.get(score) is None else row[score])
+    means = np.array([np.mean(values) for values in by_request.values()])
     return {
         "policy": mined.policies[0],
-        "candidates": summary.candidates,
-        "not_ok": sum(summary.not_ok.values()),
-        "pairs": dict(summary.pairs),
-        "score": float(np.mean(values)),
+        "candidates": len(mined.rows),
+        "score": float(means.mean()),
+        "score_error": float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None,
         **health(mined),
         "collapse": "",
     }

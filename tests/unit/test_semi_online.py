@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,16 +14,17 @@ import numpy as np
 import pytest
 import rounds
 
+from songkit._mine_inputs import score_of
 from songkit.checkpoint import read_metadata
 from songkit.cli import main
 from songkit.collapse import collapsed, entropy, repetition
 from songkit.errors import OutputError, RecipeError
 from songkit.lineage import ancestry
-from songkit.pairs import MinedCandidates
+from songkit.pairs import CANDIDATE_COLUMNS, MinedCandidates, write_table
 from songkit.preference_settings import SemiOnlineSettings
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
-from songkit.semi_online import semi_online
+from songkit.semi_online import _judged, semi_online
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,23 @@ def test_the_best_policy_is_kept(files: Path, loop: Path) -> None:
     policies += [loop / f"round-{i:02d}" / "run" / "weights" / "planner.safetensors" for i in range(2)]
     assert kept == ancestry(policies[outcome.best])[0]
     assert read_metadata(loop / "weights" / "planner.safetensors")["component"] == "local/tiny"
+
+
+def test_a_song_that_cannot_be_judged_counts_as_the_worst(files: Path, loop: Path, tmp_path: Path) -> None:
+    shutil.copytree(loop / "round-00" / "mined", tmp_path / "mined")
+    whole = MinedCandidates(tmp_path / "mined").rows
+    score = score_of(recipe(files))
+    values = [row[score] for row in whole]
+    best, worst = int(np.argmax(values)), min(values)
+    before = json.loads((loop / "rounds.jsonl").read_text().splitlines()[0])
+    assert before["score"] == pytest.approx(np.mean(values))
+    means = np.mean(np.reshape(values, (2, 2)), 1)  # two requests of two songs
+    assert before["score_error"] == pytest.approx(abs(means[0] - means[1]) / 2)
+
+    rows = [{**row, score: None} if i == best else row for i, row in enumerate(whole)]
+    write_table(tmp_path / "mined" / "candidates.parquet", rows, CANDIDATE_COLUMNS)
+    found = _judged(MinedCandidates(tmp_path / "mined"), score, higher=True)
+    assert found["score"] == pytest.approx((sum(values) - max(values) + worst) / len(values))
 
 
 @pytest.mark.slow  # trains again after each kill
