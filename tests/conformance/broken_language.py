@@ -65,7 +65,14 @@ class _LearnsBackwards(_Taught):
 # --- planners and refiners: what a model draws -----------------------------------------------------------------
 
 
-class _Drawn:
+class _Whole:
+    """Draws whole songs only, in ways of its own."""
+
+    def drawing(self, **_):
+        return None
+
+
+class _Drawn(_Whole):
     """Changes how songs are drawn; works for both kinds."""
 
     def settings(self, seeds, sampling, conditions):
@@ -125,7 +132,7 @@ for fault, checks in FAULTS.items():
 # --- planners alone --------------------------------------------------------------------------------------------
 
 
-class _Plans(TinyPlanner):
+class _Plans(_Whole, TinyPlanner):
     """Changes the plans that are drawn."""
 
     def generate(self, conditions, **options):
@@ -147,7 +154,7 @@ class IdsBehindTheEnd(_Plans):
 
 
 @broken("max-frames", "planner")
-class GoesOn(TinyPlanner):
+class GoesOn(_Whole, TinyPlanner):
     def generate(self, conditions, *, max_frames, **options):
         return super().generate(conditions, max_frames=max_frames + 2, **options)
 
@@ -204,7 +211,7 @@ class WholeTooSoon(_Follows):
 
 
 @broken("inside-layout", "refiner", "generated")
-class IdsOfThePlan(TinyRefiner):
+class IdsOfThePlan(_Whole, TinyRefiner):
     def generate(self, plan, conditions, **options):
         codes = super().generate(plan, conditions, **options)
         return Codes(codes.ids + 32, codes.lengths, codes.layout)
@@ -218,7 +225,7 @@ class IgnoresThePlan(TinyRefiner):
 
 
 @broken("lengths", "refiner", "generated")
-class LosesAFrame(TinyRefiner):
+class LosesAFrame(_Whole, TinyRefiner):
     def generate(self, plan, conditions, **options):
         codes = super().generate(plan, conditions, **options)
         lengths = (codes.lengths - 1).clamp(min=0)

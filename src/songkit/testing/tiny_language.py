@@ -10,13 +10,15 @@ from torch.nn import functional
 
 from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
-from songkit.decoding import run_songs, song_rows
+from songkit.decoding import Stage, run, song_rows
 from songkit.interfaces import Planner, Sampling, TrackRefiner
+from songkit.interfaces.drawing import Drawing, DrawnPlan, PlanDrawing, Start, TrackDrawing
 from songkit.sampling import draw, guide, penalise
 from songkit.testing.standins import ModelConfig
+from songkit.testing.unfolding import Unfolding
 from songkit.types import Codes, Conditions, Plan, TokenLayout
 
-__all__ = ["TinyPlanner", "TinyRefiner"]
+__all__ = ["TinyPlanner", "TinyPlans", "TinyRefiner", "TinyTracks"]
 
 
 class _Tower(nn.Module):
@@ -46,44 +48,141 @@ class _Tower(nn.Module):
 
 
 class _Song:
-    """One song while it is drawn."""
+    """One song while it is drawn; of a planner's, what a `DrawnPlan` tells."""
 
-    def __init__(self, tower: _Tower, conditions: Conditions, index: int, seed: int, sampling: Sampling) -> None:
-        self.tower, self.seed, self.sampling = tower, seed, sampling
-        self.prefix, self.mask = song_rows(conditions, index, sampling.guidance)
-        self.ids: list[list[int]] = []
+    def __init__(self, conditions: Conditions, index: int, seed: int, drawing: _Songs, most: int) -> None:
+        self.prefix, self.mask = song_rows(conditions, index, drawing.sampling.guidance)
+        self.seed, self.most = seed, most
+        self.source: DrawnPlan | None = None
+        """The plan that is refined."""
+        self.ids: list[list[int]] = [[] for _ in drawing.tower.layout.streams]
+        self.prefix_states: Tensor | None = None
         self.states: list[Tensor] = []
-        self.finished = False
+        self.frames: int | None = None
+        self.finished = self.whole = False
 
-    def start(self, told: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns prefix and empty step [G, P + 1, D] with their mask."""
-        x = torch.cat([self.prefix, self.following(told)[:, None]], 1)
-        return x, functional.pad(self.mask, (0, 1), value=True)
+    @property
+    def drawn(self) -> int:
+        """How many frames there are."""
+        return len(self.ids[0])
 
-    def following(self, told: Tensor | None = None) -> Tensor:
-        """Returns the input [G, D] of the next step; `told` [G, D] is what the plan says there."""
-        last = self.ids[-1] if self.ids else [self.tower.size] * len(self.tower.layout)
+    def cursor(self) -> list[int] | None:
+        """Returns `None`: it does not follow the lyrics."""
+        return None
+
+
+class _Songs(Drawing):
+    """Songs that are drawn frame by frame, one a step."""
+
+    def __init__(self, tower: _Tower, sampling: Sampling) -> None:
+        self.tower, self.backbone, self.sampling = tower, tower.backbone, sampling
+        self.rows = 1 if sampling.guidance == 1.0 else 2
+        self.songs: list[_Song] = []
+
+    def start(self, song: int) -> Start:
+        one = self.songs[song]
+        x = torch.cat([one.prefix, self.following(one)[:, None]], 1)
+        return Start(x, functional.pad(one.mask, (0, 1), value=True), one.most)
+
+    def started(self, song: int, states: Tensor) -> None:
+        self.songs[song].prefix_states = states[:, :-1]
+
+    def advance(self, songs: Sequence[int], states: Tensor) -> Tensor:
+        # Song by song: so no product depends on how many there are, and `outputs` has none to tell.
+        x = torch.zeros_like(states)
+        for place, index in enumerate(songs):
+            song = self.songs[index]
+            song.states.append(states[place])
+            before = song.drawn
+            if before < self.limit(song):
+                self.draw(song, states[place])
+            # A plan has a state after its last frame, too: a refiner reads it.
+            if song.finished or (before if song.source is None else song.drawn) == self.limit(song):
+                song.frames, song.whole = song.drawn, True
+            if not song.finished:
+                x[place] = self.following(song)
+        return x
+
+    def done(self, song: int) -> bool:
+        return self.songs[song].whole
+
+    def limit(self, song: _Song) -> int:
+        """How many frames there may be at most."""
+        frames = None if song.source is None else song.source.frames
+        return song.most if frames is None else frames
+
+    def following(self, song: _Song) -> Tensor:
+        """Returns the input [G, D] of the next step."""
+        last = [own[-1] if own else self.tower.size for own in song.ids]
         x = torch.stack([table.weight[i] for table, i in zip(self.tower.embed, last, strict=True)]).sum(0)  # type: ignore[index]  # tables are embeddings
-        x = x.expand(len(self.prefix), -1)
-        return x if told is None else x + told
+        return x.expand(self.rows, -1)
 
-    def draw(self, states: Tensor, *, may_end: bool) -> None:
+    def draw(self, song: _Song, states: Tensor) -> None:
         """Draws a frame from states [G, D], or finds that the song ends."""
         logits = self.tower.logits(states).float()
         guided = logits[0] if len(logits) == 1 else guide(logits[0], logits[1], self.sampling.guidance)
-        frame, window = len(self.ids), self.sampling.repetition_window
-        row = []
+        window, row = self.sampling.repetition_window, []
         for k, stream in enumerate(self.tower.layout.streams):
             known = guided[k].clone()
             known[stream.size : self.tower.size] = float("-inf")
-            if k or not may_end:
+            if k or not song.drawn or song.source is not None:  # a plan says itself when the song ends
                 known[self.tower.size] = float("-inf")
-            recent = [ids[k] for ids in self.ids[-window:]] if window else []
+            recent = song.ids[k][-window:] if window else []
             known = penalise(known, recent, self.sampling.repetition_penalty)
-            row.append(draw(known, self.sampling, seed=self.seed, stream=k, step=frame))
-        self.finished = row[0] == self.tower.size
-        if not self.finished:
-            self.ids.append(row)
+            row.append(draw(known, self.sampling, seed=song.seed, stream=k, step=song.drawn))
+        song.finished = row[0] == self.tower.size
+        if not song.finished:
+            for own, drawn in zip(song.ids, row, strict=True):
+                own.append(drawn)
+
+
+class TinyPlans(_Songs, PlanDrawing):  # type: ignore[misc]  # these songs tell all that a DrawnPlan tells
+    """The songs of a `TinyPlanner` while they are drawn."""
+
+    def __init__(self, planner: TinyPlanner, sampling: Sampling, max_frames: int) -> None:
+        super().__init__(planner.tower, sampling)
+        self.max_frames = max_frames
+
+    def add(self, conditions: Conditions, index: int, seed: int) -> int:
+        """Takes a song of a batch of conditions; returns its place in `songs`."""
+        self.songs.append(_Song(conditions, index, seed, self, self.max_frames))
+        return len(self.songs) - 1
+
+
+class TinyTracks(_Songs, TrackDrawing):
+    """The songs of a `TinyRefiner` while they are drawn: a frame is told the plan's state after that frame."""
+
+    def __init__(self, refiner: TinyRefiner, sampling: Sampling) -> None:
+        super().__init__(refiner.tower, sampling)
+        self.refiner = refiner
+
+    def add(self, source: DrawnPlan, conditions: Conditions, index: int, seed: int) -> int:
+        """Takes the plan of a song of a batch of conditions; returns the song's number."""
+        song = _Song(conditions, index, seed, self, source.most)
+        song.source = source
+        self.songs.append(song)
+        return len(self.songs) - 1
+
+    def ids(self, song: int) -> list[list[int]]:
+        """Returns the ids of each stream so far."""
+        return self.songs[song].ids
+
+    def ready(self, song: int) -> bool:
+        """Whether the plan's state at the song's next step is known."""
+        one = self.songs[song]
+        assert one.source is not None
+        begun = one.prefix_states is not None  # then a frame is drawn first, and the next one has to be known
+        return one.source.whole or one.drawn + 1 + begun < len(one.source.states)
+
+    def following(self, song: _Song) -> Tensor:
+        """Returns the input [G, D] of the next step, with what the plan says there."""
+        assert song.source is not None
+        after = song.drawn + 1
+        x = super().following(song)
+        if after >= len(song.source.states):
+            return x  # of a song that has ended
+        told = song.source.states[after]
+        return x + self.refiner.bridge(told if len(told) >= self.rows else told.expand(self.rows, -1))[: self.rows]
 
 
 class TinyPlanner(Planner):
@@ -114,27 +213,23 @@ class TinyPlanner(Planner):
         progress: Callable[[int], None] | None = None,
     ) -> Plan:
         """Draws songs; every id may be the end, but the first."""
-        songs = [_Song(self.tower, conditions, i, seed, sampling) for i, seed in enumerate(seeds)]
-
-        def advance(index: int, step: int, states: Tensor) -> Tensor | None:
-            song = songs[index]
-            song.states.append(states if states.dim() == 3 else states[:, None])
-            if len(song.ids) == max_frames:
-                return None
-            song.draw(song.states[-1][:, -1], may_end=bool(song.ids))
+        drawing = TinyPlans(self, sampling, max_frames)
+        for _ in run(Stage(drawing, [drawing.add(conditions, i, seed) for i, seed in enumerate(seeds)])):
             if progress is not None:
-                progress(sum(len(other.ids) for other in songs))
-            return None if song.finished else song.following()
+                progress(sum(song.drawn for song in drawing.songs))
+        return self._plan(drawing.songs, conditions.prefix.device)
 
-        run_songs(self.tower.backbone, [song.start() for song in songs], advance, steps=[max_frames] * len(songs))
-        return self._plan(songs, conditions.prefix.device)
+    def drawing(self, *, sampling: Sampling, max_frames: int) -> TinyPlans:
+        """Returns what draws songs step by step."""
+        return TinyPlans(self, sampling, max_frames)
 
     def _plan(self, songs: list[_Song], device: torch.device) -> Plan:
-        lengths = [len(song.ids) for song in songs]
+        lengths = [song.drawn for song in songs]
         most, longest = max(lengths), max(song.prefix.shape[1] for song in songs)
         hidden, masks = [], []
         for song, frames in zip(songs, lengths, strict=True):
-            states = torch.cat(song.states, 1)
+            assert song.prefix_states is not None
+            states = torch.cat([song.prefix_states, torch.stack(song.states, 1)], 1)
             around = (longest - song.prefix.shape[1], most - frames)
             hidden.append(functional.pad(states, (0, 0, *around)))
             masks.append(functional.pad(functional.pad(song.mask, (0, frames + 1), value=True), around))
@@ -182,38 +277,26 @@ class TinyRefiner(TrackRefiner):
         progress: Callable[[int], None] | None = None,
     ) -> Codes:
         """Draws all streams, one frame a step."""
-        lengths = plan.codes.lengths.tolist()
-        most = plan.codes.ids.shape[2]
-        songs = [_Song(self.tower, conditions, i, seed, sampling) for i, seed in enumerate(seeds)]
-        branches = [plan.hidden, plan.hidden if plan.hidden_null is None else plan.hidden_null]
-
-        def told(index: int) -> Tensor:
-            frame = len(songs[index].ids)
-            states = [branch[index, branch.shape[1] - most + frame] for branch in branches]
-            return self.bridge(torch.stack(states[: len(songs[index].prefix)]))
-
-        def advance(index: int, step: int, states: Tensor) -> Tensor | None:
-            song = songs[index]
-            song.draw(states[:, -1] if states.dim() == 3 else states, may_end=False)
+        drawing = TinyTracks(self, sampling)
+        songs = [
+            drawing.add(Unfolding(plan, i, self.source_pattern, whole=True), conditions, i, seed)
+            for i, seed in enumerate(seeds)
+        ]
+        for _ in run(Stage(drawing, songs)):
             if progress is not None:
-                progress(sum(len(other.ids) for other in songs))
-            return song.following(told(index)) if len(song.ids) < lengths[index] else None
-
-        sung = [i for i, frames in enumerate(lengths) if frames]
-        run_songs(
-            self.tower.backbone,
-            [songs[i].start(told(i)) for i in sung],
-            lambda place, step, states: advance(sung[place], step, states),
-            steps=[lengths[i] for i in sung],
+                progress(sum(song.drawn for song in drawing.songs))
+        return Codes(
+            _rows(drawing.songs, plan.codes.ids.shape[2], plan.codes.ids.device), plan.codes.lengths, self.layout
         )
-        return Codes(_rows(songs, most, plan.codes.ids.device), plan.codes.lengths, self.layout)
+
+    def drawing(self, *, sampling: Sampling) -> TinyTracks:
+        """Returns what draws tracks step by step."""
+        return TinyTracks(self, sampling)
 
 
 def _rows(songs: list[_Song], frames: int, device: torch.device) -> Tensor:
     """Ids [B, K, F] of the songs, zero beyond each one's end."""
-    streams = len(songs[0].tower.layout)
-    out = torch.zeros(len(songs), streams, frames, dtype=torch.int64, device=device)
+    out = torch.zeros(len(songs), len(songs[0].ids), frames, dtype=torch.int64, device=device)
     for row, song in zip(out, songs, strict=True):
-        if song.ids:
-            row[:, : len(song.ids)] = torch.tensor(song.ids, device=device).T
+        row[:, : song.drawn] = torch.tensor(song.ids, device=device)
     return out

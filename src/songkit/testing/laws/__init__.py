@@ -6,6 +6,7 @@ from songkit.testing.laws import (  # noqa: I001 - the order in which they are c
     tokens,
     conditioner,
     language,
+    drawings,
     metrics,
     objectives,
     rewards,
@@ -16,6 +17,7 @@ from songkit.testing.laws import (  # noqa: I001 - the order in which they are c
 __all__ = [
     "backbone",
     "conditioner",
+    "drawings",
     "every",
     "language",
     "metrics",
