@@ -101,9 +101,11 @@ class LongSong:
     def grow(self, used: int) -> None:
         """Fills the caches up to a position."""
         for cache in self.caches:
-            cache.data[..., cache.used : used, :].copy_(cache.data[..., :1, :])
-            if cache.scales is not None:
-                cache.scales[..., cache.used : used] = cache.scales[..., :1]
+            while cache.room <= used:
+                cache.used = cache.room
+                cache.grow()
+            for layer in (*cache.data, *(cache.scales or ())):
+                layer[:, :, :, PREFIX:used] = layer[:, :, :, :1]
             cache.used = used
 
     def burst(self, steps: int) -> list[float]:
@@ -112,7 +114,7 @@ class LongSong:
 
     def bytes(self) -> float:
         """Returns what a step has to read."""
-        return self.weights + sum(cache.data[..., : cache.used, :].nbytes for cache in self.caches)
+        return self.weights + sum(cache.nbytes * cache.used / cache.room for cache in self.caches)
 
     def _step(self) -> None:
         for tower, cache in zip(self.towers, self.caches, strict=True):

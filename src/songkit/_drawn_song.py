@@ -14,7 +14,7 @@ from songkit.decoding import song_rows
 from songkit.errors import LayoutError
 from songkit.interfaces import Sampling
 from songkit.interfaces.drawing import PlanDrawing, Start
-from songkit.sampling import draw_rows, guide, penalise_rows
+from songkit.sampling import draw_rows, penalise_rows
 from songkit.types import Codes, Conditions, Plan, TokenLayout
 
 if TYPE_CHECKING:
@@ -129,11 +129,11 @@ class StreamDrawing(PlanDrawing):
         if not wanted:
             return
         places, drawing, frames = (list(column) for column in zip(*wanted, strict=True))
-        logits = planner.logits(stream, states).float()
-        logits = logits if len(places) == len(logits) else logits[places]
-        guided = guide(logits[:, 0], logits[:, 1], sampling.guidance) if self.rows > 1 else logits[:, 0]
+        branches = states if self.rows > 1 and sampling.guidance != 1.0 else states[:, 0]
+        guided = planner.logits(stream, branches, sampling.guidance).float()
+        guided = guided if len(places) == len(guided) else guided[places]
         if stays := [row for row, (_, song, frame) in enumerate(wanted) if not (lead and self._may_end(song, frame))]:
-            guided[stays, -1] = float("-inf")
+            guided[slice(None) if len(stays) == len(guided) else stays, -1] = float("-inf")
         window = sampling.repetition_window
         recent = [song.ids[stream][-window:] if window else [] for song in drawing]
         guided = penalise_rows(guided, recent, sampling.repetition_penalty)
@@ -171,17 +171,17 @@ class StreamDrawing(PlanDrawing):
         planner, device = self.planner, live[0].prefix.device
         stride, lead = planner.pattern.stride, planner.pattern.lead
         steps = [len(song.states) if step is None else step for song in live]
-        ids = [[NO_FRAME] * len(planner.layout) for _ in live]
-        for row, song, now in zip(ids, live, steps, strict=True):
+        rows = [[planner.row(stream, NO_FRAME) for stream in range(len(planner.layout))] for _ in live]
+        for row, song, now in zip(rows, live, steps, strict=True):
             for stream, offset in enumerate(planner.pattern.offsets):
                 frame, rest = divmod(now - 1 - offset, stride)
                 if rest or frame < 0:
                     continue
                 if frame < len(song.ids[stream]):
-                    row[stream] = song.ids[stream][frame]
+                    row[stream] = planner.row(stream, song.ids[stream][frame])
                 elif planner.tail and song.finished and (stream, frame) == (lead, song.frames):
-                    row[stream] = END
-        x = planner.embed_steps(torch.tensor(ids, device=device)[:, :, None])  # [N, 1, D]
+                    row[stream] = planner.row(stream, END)
+        x = planner.embed_rows(torch.tensor(rows, device=device))[:, None]  # [N, 1, D]
         x = x.expand(-1, self.rows, -1)
         if not planner.cursor_steps:
             return x

@@ -73,17 +73,9 @@ class Stage:
         begin = time.perf_counter()
         self._admit()
         moving = [place for place in self._live if self.drawing.ready(place.song)]
-        stepping = [place for place in moving if place.input is not None]
-        for block, size in self._blocks(stepping):
-            x = torch.stack([place.input for place in block])  # type: ignore[misc]  # stepping places have one
-            x = _filled(x, size).flatten(0, 1)
-            caches = [place.cache for place in block] + [None] * (size - len(block))
-            states = self.drawing.backbone.step(x, caches).unflatten(0, (size, -1))
-            for place, state in zip(block, states, strict=False):
-                place.state = state
         for block, size in self._blocks(moving):
-            states = _filled(torch.stack([place.state for place in block]), size)
-            for place, row in zip(block, self.drawing.advance([p.song for p in block], states), strict=False):
+            following = self.drawing.advance([place.song for place in block], self._states(block, size))
+            for place, row in zip(block, following, strict=False):
                 place.input = row
         took = (time.perf_counter() - begin) / max(1, len(self._live))
         for place in self._live:
@@ -92,6 +84,19 @@ class Stage:
         ended = [place.song for place in moving if self.drawing.done(place.song)]
         self._live = [place for place in self._live if place.song not in ended]
         return ended
+
+    def _states(self, block: list[_Place], size: int) -> Tensor:
+        """Moves songs on by a step, but for those that just began; returns their final states [size, G, D]."""
+        rows = [place.input for place in block if place.input is not None]
+        if rows:
+            caches = [place.cache for place in block if place.input is not None] + [None] * (size - len(rows))
+            x = _filled(torch.stack(rows), size)
+            states = self.drawing.backbone.step(x.flatten(0, 1), caches).reshape(x.shape)
+            if len(rows) == len(block):
+                return states
+            for place, state in zip([place for place in block if place.input is not None], states, strict=False):
+                place.state = state
+        return _filled(torch.stack([place.state for place in block]), size)
 
     def _admit(self) -> None:
         while len(self._live) < self.places and (song := self._next()) is not None and self.drawing.ready(song):
@@ -121,7 +126,7 @@ class _Place:
     song: int
     cache: Cache
     state: Tensor
-    """[G, D]: of its last position."""
+    """[G, D]: of the last position of its beginning."""
     input: Tensor | None = None
     """[G, D]: of its next position."""
 

@@ -190,18 +190,32 @@ class StreamPlanner(Planner):
         for k, (start, size) in enumerate(zip(self._starts, self._sizes, strict=True)):
             row = torch.where(steps[:, k] == NO_FRAME, start + size, start + steps[:, k])
             rows.append(torch.where(steps[:, k] == END, self.embed.num_embeddings - 1, row))
-        x = self.embed(rows[0])
-        for row in rows[1:]:
+        return self.embed_rows(torch.stack(rows, 1))
+
+    def embed_rows(self, rows: Tensor) -> Tensor:
+        """Sums rows [B, K, ...] of the table to [B, ..., D]."""
+        first, *others = rows.unbind(1)
+        x = self.embed(first)
+        for row in others:
             x = x + self.embed(row)
         return x
+
+    def row(self, stream: int, i: int) -> int:
+        """Returns which row of the table an id of a stream is, or `NO_FRAME` or `END`; as `embed_steps` does."""
+        if i == END:
+            return self.embed.num_embeddings - 1
+        return self._starts[stream] + (self._sizes[stream] if i == NO_FRAME else i)
 
     def states_of(self, frames: int) -> int:
         """Returns how many steps there are up to the state that predicts the end of the last stream, and the tail."""
         return 1 + self.pattern.stride * frames + max(self.pattern.offsets) + self.tail
 
-    def logits(self, stream: int, states: Tensor) -> Tensor:
-        """Returns the logits [..., V + 1] of a stream, of the states [..., D] before its steps."""
-        return linear_rows(self.head, states, self._rows(stream))
+    def logits(self, stream: int, states: Tensor, guidance: float = 1.0) -> Tensor:
+        """Returns the logits [..., V + 1] of a stream, of the states [..., D] before its steps.
+
+        With guidance, states are [N, 2, D], and the logits, [N, V + 1], those of `songkit.sampling.guide`.
+        """
+        return linear_rows(self.head, states, self._rows(stream), guidance)
 
     def _rows(self, stream: int) -> slice:
         return slice(self._starts[stream], self._starts[stream] + self._sizes[stream] + 1)

@@ -20,6 +20,7 @@ from songkit.kernels.linear import BLOCK, FEW
 from songkit.recipe import load
 from songkit.registry import Registry
 from songkit.request import SongRequest
+from songkit.sampling import guide
 from songkit.settings import GenerateSettings
 from songkit.singing import SongModel
 from songkit.types import Section
@@ -90,6 +91,16 @@ def test_some_outputs_are_those_of_the_whole(way, rows):
     torch.testing.assert_close(linear_rows(plain, x, rows), plain(x)[..., rows])
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("precision", CLOSE)
+def test_guided_outputs_are_those_of_both_branches(way, precision):
+    packed, x = PackedLinear(layer(768, 100), precision, way), torch.randn(9, 2, 768)
+    expected = guide(*packed(x)[..., 30:].unbind(1), 1.5)
+    guided = packed.rows(x, 30, 100, guidance=1.5)
+    torch.testing.assert_close(guided, expected, rtol=0, atol=1e-6)
+    assert torch.equal(packed.rows(x[4:5], 30, 100, guidance=1.5)[0], guided[4])
+
+
 def test_what_is_packed_refuses_to_be_trained():
     packed, x = PackedLinear(layer(), "fp32"), torch.randn(2, 36, requires_grad=True)
     with pytest.raises(RuntimeError, match=r"cannot be trained.*build_roles"):
@@ -158,6 +169,21 @@ def test_a_copy_of_a_tower_keeps_stepping_when_the_first_is_gone():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_cache_grows_with_its_song(precision):
+    packed = copy.deepcopy(plain := tower())
+    pack(packed, precision)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    _, cache = packed.start(torch.zeros(2, 3, 48), mask, 200)
+    begun = copy.deepcopy(cache)
+    assert cache.nbytes < packed.start(torch.zeros(2, 150, 48), mask.repeat(1, 50), 200)[1].nbytes / 2
+    x = torch.randn(200, 2, 48)
+    ours, again = (torch.stack([packed.step(row, [one]) for row in x]) for one in (cache, begun))
+    _, other = plain.start(torch.zeros(2, 3, 48), mask, 200)
+    assert error(ours, torch.stack([plain.step(row, [other]) for row in x])) < 2 * CLOSE[precision]
+    assert torch.equal(ours, again)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_positions_before_the_prefix_are_not_attended(precision):
     pack(packed := tower(), precision)
     x, mask = torch.randn(2, 8, 48), torch.ones(2, 8, dtype=torch.bool)
@@ -173,7 +199,7 @@ def test_keys_and_values_of_int8_take_a_quarter_of_those_of_fp32():
     for precision in ("fp32", "int8"):
         pack(packed := tower(), precision)
         _, cache = packed.start(torch.randn(2, 8, 48), torch.ones(2, 8, dtype=torch.bool), 4)
-        sizes[precision] = cache.data.nbytes
+        sizes[precision] = cache.nbytes
     assert sizes["int8"] * 4 == sizes["fp32"]
 
 
@@ -240,8 +266,9 @@ def test_the_library_can_be_switched_off(monkeypatch):
 
 def test_the_library_is_compiled_once(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (tmp_path / "small.cpp").write_text('extern "C" int one() { return 1; }')
-    monkeypatch.setattr(native, "_SOURCE", tmp_path / "small.cpp")
+    (tmp_path / "cpp").mkdir()
+    (tmp_path / "cpp" / "step.cpp").write_text('extern "C" int one() { return 1; }')
+    monkeypatch.setattr(native, "_FOLDER", tmp_path / "cpp")
     first = native.compile_library()
     made = first.stat().st_mtime_ns
     assert native.compile_library() == first

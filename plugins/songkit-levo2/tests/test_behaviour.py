@@ -70,7 +70,7 @@ def test_states_after_a_song_are_the_same_drawn_and_taught(conditioner, ends) ->
     planner, refiner = towers()
     if ends:  # after six frames the end of song is the only id that is left
         sampling = dataclasses.replace(GREEDY, min_frames=6)
-        planner.logits = lambda stream, states: boosted(MixedLM.logits(planner, stream, states))
+        planner.logits = lambda stream, states, guidance=1.0: boosted(MixedLM.logits(planner, stream, states, guidance))
     else:
         sampling = dataclasses.replace(GREEDY, min_frames=10)
     made = conditioner([SONG], null=True)
@@ -155,7 +155,7 @@ def test_pure_music_keeps_its_tags_without_a_description_unless_the_behaviour_is
 @torch.no_grad()
 def test_no_song_ends_before_its_shortest_length(conditioner) -> None:
     planner, _ = towers()
-    planner.logits = lambda stream, states: boosted(MixedLM.logits(planner, stream, states))
+    planner.logits = lambda stream, states, guidance=1.0: boosted(MixedLM.logits(planner, stream, states, guidance))
     made = conditioner([SONG], null=True)
     for least in (0, 1, 7):
         sampling = dataclasses.replace(HOT, min_frames=least)
@@ -168,7 +168,7 @@ def test_the_released_window_keeps_a_long_song_from_standing_still(conditioner) 
     """Ports that left it out saw long songs fall to near silence: an id that is likely after itself stays for ever."""
     planner, _ = towers()
     stuck = 3.0 + 0.25 * (torch.arange(SIZE + 1) == 5)  # the most likely id, by less than a tenth
-    planner.logits = lambda stream, states: stuck.expand(*states.shape[:-1], -1)
+    planner.logits = lambda stream, states, guidance=1.0: stuck.repeat(len(states), 1)  # guided ones
     drawn = {}
     settings = load("levo2/released/v2-medium", registry=Registry.discover(), allow_missing=True).generate
     for window in (0, settings.repetition_window):

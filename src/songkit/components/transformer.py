@@ -6,16 +6,16 @@ The towers of LeVo are of this form (tencent-ailab/SongGeneration at b1b03ec, co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from songkit.components._key_values import KeyValues, room_for
 from songkit.components.configs import TransformerConfig
 from songkit.interfaces.backbone import Backbone, Cache
-from songkit.kernels import NativeTower, PackedLinear, Replay
+from songkit.kernels import NativeTower, PackedLinear, Replay, large
 
 __all__ = ["Transformer", "build"]
 
@@ -25,28 +25,11 @@ def build(config: TransformerConfig) -> Transformer:
     return Transformer(config)
 
 
-@dataclass
-class _KeyValues:
-    """Keys and values of one song, and which positions count."""
-
-    data: Tensor
-    """[layers, 2, G, H, capacity, D / H]: keys and values. Room for the whole song; only what is used is touched."""
-    first: Tensor
-    """int64 [G]: the first position that counts; before it stands the padding of the prefix."""
-    begins: list[int]
-    """The same as numbers."""
-    used: int
-    scales: Tensor | None = None
-    """float32 [layers, 2, G, H, capacity] of keys and values of 8 bits."""
-    replay: tuple[object, Replay] | None = None
-    """On a GPU: the step of the block that this song is the first of, and which block that was."""
-
-
 class _Place(NamedTuple):
     """A song of a block during a step."""
 
     row: int
-    cache: _KeyValues
+    cache: KeyValues
     at: Tensor
     """int64 [1]: where the step's keys and values go."""
     reach: int
@@ -91,35 +74,44 @@ class Transformer(Backbone):
     def start(self, x: Tensor, mask: Tensor, capacity: int) -> tuple[Tensor, Cache]:
         """Runs the prefix [G, P, D] of one song; see `Backbone.start`."""
         x = x.to(self.norm.weight.dtype)
-        rows, length, _ = x.shape
-        heads, size = self.config.heads, self.config.dim // self.config.heads
-        packed = self.layers[0].get_submodule("qkv")
-        dtype = packed.dtype if isinstance(packed, PackedLinear) else x.dtype
-        if isinstance(packed, PackedLinear) and packed.precision == "int8" and self._is_native(x):
-            dtype = torch.int8
-        shape = (self.config.layers, 2, rows, heads, length + capacity, size)
-        # Steps that read beyond what is used need numbers there; where none does, memory is taken as it is filled.
-        make = x.new_zeros if x.is_cuda or self.static else x.new_empty
-        first = length - mask.sum(1)
-        cache = _KeyValues(make(shape, dtype=dtype), first, first.tolist(), length)
-        if dtype == torch.int8:
-            cache.scales = make(shape[:-1], dtype=torch.float32)
+        length = x.shape[1]
+        cache = self._cache(x, length - mask.sum(1), length, length + capacity)
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         rotation = self._rotation(positions)
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         allowed = (causal & mask[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=x.device)
         full = x.new_zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, full, keep=(cache.data[i], None if cache.scales is None else cache.scales[i]))
+            x = layer(x, rotation, full, keep=(cache.data[i], cache.scales[i] if cache.scales else None))
         return self.norm(x), cache
+
+    def _cache(self, x: Tensor, first: Tensor, used: int, most: int) -> KeyValues:
+        """Makes room for the keys and values of rows like x [G, P, D]."""
+        layers, heads, size = self.config.layers, self.config.heads, self.config.dim // self.config.heads
+        packed, native = self.layers[0].get_submodule("qkv"), self._is_native(x)
+        dtype = packed.dtype if isinstance(packed, PackedLinear) else x.dtype
+        if isinstance(packed, PackedLinear) and packed.precision == "int8" and native:
+            dtype = torch.int8
+        if not native:
+            # Steps that read beyond what is used need numbers there; where none does, memory is taken as it is filled.
+            make = x.new_zeros if x.is_cuda or self.static else x.new_empty
+            shape = (2, len(x), heads, most, size)
+            return KeyValues([make(shape, dtype=dtype) for _ in range(layers)], first, first.tolist(), used, most)
+        shape = (2, len(x), heads, room_for(used, most), size)
+        cache = KeyValues([large(shape, dtype) for _ in range(layers)], first, first.tolist(), used, most)
+        if dtype == torch.int8:
+            cache.scales = [large(shape[:-1], torch.float32) for _ in range(layers)]
+        return cache
 
     def step(self, x: Tensor, caches: Sequence[Cache | None]) -> Tensor:
         """Runs one step [N * G, D] of a block of songs; see `Backbone.step`."""
         group = len(x) // len(caches)
-        live = [(i * group, cache) for i, cache in enumerate(caches) if isinstance(cache, _KeyValues)]
+        live = [(i * group, cache) for i, cache in enumerate(caches) if isinstance(cache, KeyValues)]
         for _, cache in live:
-            if cache.used == cache.data.shape[4]:
+            if cache.used == cache.most:
                 raise IndexError(f"a song's cache is full after {cache.used} positions: start it with more capacity")
+            if cache.used == cache.room:
+                cache.grow()
         if self._is_native(x):
             states = self._native_step(x, live)
         elif live and (x.is_cuda or self.static):
@@ -140,22 +132,21 @@ class Transformer(Backbone):
             self._native = NativeTower(list(self.layers), self.norm, self.config.heads) if fits else None
         return self._native is not None
 
-    def _native_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
+    def _native_step(self, x: Tensor, live: Sequence[tuple[int, KeyValues]]) -> Tensor:
         """The same as `_plain_step`, of the rows that there are."""
         where, numbers = [], []
         for first, cache in live:
-            _, _, group, heads, capacity, size = cache.data.shape
-            vectors, bytes_each = heads * capacity, size * cache.data.element_size()
-            data, scales = cache.data.data_ptr(), None if cache.scales is None else cache.scales.data_ptr()
+            data, scales = cache.addresses().data_ptr(), 0
+            if cache.scales:
+                scales = data + 8 * len(cache.data)
             for g, begin in enumerate(cache.begins):
-                own = [data + g * vectors * bytes_each, 0 if scales is None else scales + g * vectors * 4]
-                where.append([*own, group, capacity, begin, cache.used, cache.used - begin])
+                where.append([data, scales, g, len(cache.begins), cache.room, begin, cache.used, cache.used - begin])
                 numbers.append(first + g)
         if not where:
             return torch.zeros_like(x)
         assert self._native is not None
         turn, whole = self._turns(1 + max(row[-1] for row in where)), len(where) == len(x)
-        made = self._native((x if whole else x[numbers]).float(), where, turn, live[0][1].data.dtype).to(x.dtype)
+        made = self._native((x if whole else x[numbers]).float(), where, turn, live[0][1].data[0].dtype).to(x.dtype)
         return made if whole else torch.zeros_like(x).index_copy_(0, torch.tensor(numbers), made)
 
     def _turns(self, positions: int) -> Tensor:
@@ -165,7 +156,7 @@ class Transformer(Backbone):
         return self._turn
 
     def _plain_step(
-        self, x: Tensor, positions: Tensor, at: Tensor, live: Sequence[tuple[int, _KeyValues]], reach: Sequence[int]
+        self, x: Tensor, positions: Tensor, at: Tensor, live: Sequence[tuple[int, KeyValues]], reach: Sequence[int]
     ) -> Tensor:
         """Runs rows [R, D] at their positions [R, 1]; `at` [N] and `reach` are those of the live songs."""
         places = [_Place(row, cache, at[i : i + 1], reach[i]) for i, (row, cache) in enumerate(live)]
@@ -176,9 +167,9 @@ class Transformer(Backbone):
             h = layer.step(h, rotation, places, index)
         return self.norm(h)[:, 0]
 
-    def _static_step(self, x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
+    def _static_step(self, x: Tensor, live: Sequence[tuple[int, KeyValues]]) -> Tensor:
         """The same with tensors that stay where they are, and so one graph of a GPU for many steps of a block."""
-        reach = [min(-(-(cache.used + 1) // _REACH) * _REACH, cache.data.shape[4]) for _, cache in live]
+        reach = [min(-(-(cache.used + 1) // _REACH) * _REACH, cache.room) for _, cache in live]
         block = [(row, id(cache), most) for (row, cache), most in zip(live, reach, strict=True)]
         at = torch.tensor([cache.used for _, cache in live], device=x.device)
         inputs, first = (x, self._positions(x, live), at), live[0][1]
@@ -187,7 +178,7 @@ class Transformer(Backbone):
         return first.replay[1](*inputs)
 
     @staticmethod
-    def _positions(x: Tensor, live: Sequence[tuple[int, _KeyValues]]) -> Tensor:
+    def _positions(x: Tensor, live: Sequence[tuple[int, KeyValues]]) -> Tensor:
         positions = torch.zeros(len(x), 1, dtype=torch.int64, device=x.device)
         for first, cache in live:
             positions[first : first + len(cache.first), 0] = cache.used - cache.first
@@ -228,7 +219,7 @@ class _Layer(nn.Module):
         q, k, v = self._project(x, rotation)
         out = torch.zeros_like(x)
         for row, cache, at, reach in places:
-            rows, keys, values = slice(row, row + len(cache.first)), cache.data[index, 0], cache.data[index, 1]
+            rows, (keys, values) = slice(row, row + len(cache.first)), cache.data[index]
             keys.index_copy_(2, at, k[rows].to(keys.dtype))
             values.index_copy_(2, at, v[rows].to(values.dtype))
             scores = q[rows].to(keys.dtype) @ keys[:, :, :reach].transpose(-1, -2)

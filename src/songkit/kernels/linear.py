@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from songkit.kernels.memory import Room
 from songkit.kernels.native import library
+from songkit.sampling import guide
 
 __all__ = ["BLOCK", "FEW", "KINDS", "PackedLinear", "Precision", "linear_rows", "pack"]
 
@@ -28,10 +30,11 @@ FEW = 64
 """Most rows that are multiplied so: with more, as in a prefix, it is not reading the weights that takes time."""
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-"""How native.cpp calls the types of weights, and of keys and values."""
+"""How the native library calls the types of weights, and of keys and values."""
 
 _STEPS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}
-_TILE = 16
+_BAND = 64
+_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 class PackedLinear(nn.Module):
@@ -44,7 +47,9 @@ class PackedLinear(nn.Module):
     sums: Tensor | None
     """int32 [O] of int8 weights, over their inputs."""
 
-    def __init__(self, layer: nn.Linear, precision: Precision, way: Way | None = None) -> None:
+    def __init__(
+        self, layer: nn.Linear, precision: Precision, way: Way | None = None, room: Room | None = None
+    ) -> None:
         """Packs a layer; its own weights may be dropped afterwards.
 
         Args:
@@ -52,6 +57,7 @@ class PackedLinear(nn.Module):
             precision: Of weights and inputs; sums are float32. int8 weights have a scale for each output, whose largest
                 weight is 127; their inputs keep 16 bits.
             way: How products of few rows are made; the best there is by default.
+            room: Where the weights of the native way are put.
         """
         super().__init__()
         self.in_features, self.out_features, self.precision = layer.in_features, layer.out_features, precision
@@ -70,19 +76,25 @@ class PackedLinear(nn.Module):
         if scales is not None:
             scales, sums = _whole(scales), _whole(weight.sum(1, dtype=torch.int32))
         if self.way == "native":
-            weight = _tiles(weight)
+            weight = _bands(weight) if room is None else room.put(_bands(weight))
         self.register_buffer("packed", weight, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
         self.register_buffer("sums", sums, persistent=False)
         bias: Tensor | None = layer.bias
-        self.register_buffer("bias", None if bias is None else bias.detach().float(), persistent=False)
+        self.register_buffer("bias", None if bias is None else _whole(bias.detach().float()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiplies inputs [..., K] to outputs [..., O], of the inputs' dtype."""
         return self.rows(x, 0, self.out_features)
 
-    def rows(self, x: Tensor, start: int, stop: int) -> Tensor:
+    def rows(self, x: Tensor, start: int, stop: int, guidance: float = 1.0) -> Tensor:
         """Returns the outputs `start` to `stop` [..., stop - start] of inputs [..., K].
+
+        Args:
+            x: [N, 2, K] of branches with conditions and without, where there is guidance.
+            start: The first output.
+            stop: Where they end.
+            guidance: With one other than 1, the outputs are float32 [N, stop - start], those of `guide`.
 
         Raises:
             RuntimeError: If the inputs want gradients: there are none for what is packed.
@@ -92,46 +104,48 @@ class PackedLinear(nn.Module):
                 "a model that is packed for decoding, as SongModel.load returns it, cannot be trained. Build it with "
                 "songkit.build.build_roles instead, or call it under torch.no_grad()."
             )
+        if self.way == "native" and x.numel() <= FEW * self.in_features and x.device.type == "cpu":
+            out = self._native(x, start, stop, guidance)
+            return out.to(x.dtype) if guidance == 1 else out[:, 0]
         flat = x.reshape(-1, self.in_features)
         if len(flat) > FEW or x.device.type != "cpu":
             out = functional.linear(flat.to(self.dtype), self._plain()[start:stop])
-        elif self.way == "native":
-            out = self._native(flat, start, stop)
         else:
             out = self._blocks(flat.to(self.dtype), start, stop)
         if self.bias is not None:
             out = out + self.bias[start:stop]
-        return out.to(x.dtype).view(*x.shape[:-1], stop - start)
+        return _guided(out.to(x.dtype).unflatten(0, x.shape[:-1]), guidance)
 
     @property
     def weight(self) -> Tensor:
         """The weights, float32 [O, K], put together anew: not for every step."""
         return self._plain().float()
 
-    def description(self, first_tile: int = 0) -> list[int]:
-        """Returns the fields of the native library's `Linear`, from one of its tiles of 16 outputs on."""
-        first = first_tile * _TILE
-        scales, sums = (0 if one is None else one[first:].data_ptr() for one in (self.scales, self.sums))
-        kind, outputs = KINDS[self.packed.dtype], self.out_features - first
-        return [self.packed[first_tile:].data_ptr(), scales, sums, kind, self.in_features, outputs]
+    def description(self, start: int = 0, stop: int | None = None) -> list[int]:
+        """Returns the fields of the native library's `Linear`, of outputs from the start of a band on."""
+        bands, skipped = start // _BAND, start * 4
+        weights = self.packed.data_ptr() + bands * self.packed.stride(0) * self.packed.element_size()
+        beside = [0 if one is None else one.data_ptr() + skipped for one in (self.scales, self.sums, self.bias)]
+        outputs = (self.out_features if stop is None else stop) - start
+        return [weights, *beside, KINDS[self.packed.dtype], self.in_features, outputs]
 
     def _plain(self) -> Tensor:
         """The weights [O, K] as they are multiplied with many rows."""
         if self.way == "native":
-            weight = _untiled(self.packed, self.out_features)
+            weight = _unbanded(self.packed, self.out_features)
             if self.scales is not None:
                 weight = (weight.float() * self.scales[: self.out_features, None]).to(self.dtype)
             return weight
         return self.packed.to_dense() if self.packed.is_mkldnn else self.packed
 
-    def _native(self, x: Tensor, start: int, stop: int) -> Tensor:
-        native, first = library(), start // _TILE
+    def _native(self, x: Tensor, start: int, stop: int, guidance: float) -> Tensor:
+        native, first = library(), start // _BAND * _BAND
         assert native is not None
-        described = (ctypes.c_int64 * 6)(*self.description(first)[:-1], stop - first * _TILE)
-        x = x.float().contiguous()
-        out = x.new_empty(len(x), stop - first * _TILE)
-        native.songkit_linear(described, x.data_ptr(), out.data_ptr(), len(x), torch.get_num_threads())
-        return out[:, start - first * _TILE :]
+        described = (ctypes.c_int64 * 7)(*self.description(first, stop))
+        x, count = x.float().contiguous(), x.numel() // self.in_features
+        out = x.new_empty((*x.shape[:-1], stop - first))
+        native.songkit_linear(described, x.data_ptr(), out.data_ptr(), count, guidance, torch.get_num_threads())
+        return out if first == start else out[..., start - first :]
 
     def _blocks(self, x: Tensor, start: int, stop: int) -> Tensor:
         padded = functional.pad(x, (0, 0, 0, -len(x) % BLOCK))
@@ -143,12 +157,15 @@ class PackedLinear(nn.Module):
         return torch.cat(outs)[: len(x)]
 
 
-def linear_rows(layer: nn.Module, x: Tensor, rows: slice) -> Tensor:
-    """Returns some of the outputs [..., stop - start] of a layer without bias, packed or not, of inputs [..., K]."""
+def linear_rows(layer: nn.Module, x: Tensor, rows: slice | None = None, guidance: float = 1.0) -> Tensor:
+    """Returns some or all outputs of a layer without bias, packed or not; see `PackedLinear.rows`."""
     if isinstance(layer, PackedLinear):
-        return layer.rows(x, rows.start, rows.stop)
+        start, stop = (rows.start, rows.stop) if rows else (0, layer.out_features)
+        return layer.rows(x, start, stop, guidance)
+    if rows is None:
+        return _guided(layer(x), guidance)
     assert isinstance(layer, nn.Linear)
-    return functional.linear(x, layer.weight[rows])
+    return _guided(functional.linear(x, layer.weight[rows]), guidance)
 
 
 def pack(module: nn.Module, precision: Precision, way: Way | None = None) -> None:
@@ -156,10 +173,25 @@ def pack(module: nn.Module, precision: Precision, way: Way | None = None) -> Non
 
     Layers whose number of inputs is no multiple of 4 stay as they are. The module cannot be trained or saved any more.
     """
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.in_features % 4 == 0:
-                setattr(parent, name, PackedLinear(child, precision, way))
+    found = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear and child.in_features % 4 == 0
+    ]
+    room = Room(sum(Room.needs(_bytes(child, precision)) for _, _, child in found))
+    while found:  # and so the layers' own weights are dropped one by one
+        parent, name, child = found.pop(0)
+        setattr(parent, name, PackedLinear(child, precision, way, room))
+
+
+def _guided(out: Tensor, guidance: float) -> Tensor:
+    return out if guidance == 1 else guide(out[:, 0].float(), out[:, 1].float(), guidance)
+
+
+def _bytes(layer: nn.Linear, precision: Precision) -> int:
+    """How much packed weights take."""
+    return -(-layer.out_features // _BAND) * _BAND * layer.in_features * _BYTES[precision]
 
 
 def _has_onednn() -> bool:
@@ -168,17 +200,17 @@ def _has_onednn() -> bool:
 
 
 def _whole(outputs: Tensor) -> Tensor:
-    """Fills up [O, ...] to whole tiles."""
-    return functional.pad(outputs, (0, 0) * (outputs.dim() - 1) + (0, -len(outputs) % _TILE))
+    """Fills up [O, ...] to whole bands."""
+    return functional.pad(outputs, (0, 0) * (outputs.dim() - 1) + (0, -len(outputs) % _BAND))
 
 
-def _tiles(weight: Tensor) -> Tensor:
-    """Puts weights [O, K] into tiles of 16 outputs, [O / 16, K / STEP, 16, STEP], as native.cpp wants them."""
-    weight = _whole(weight).unflatten(0, (-1, _TILE))  # [O / 16, 16, K]
+def _bands(weight: Tensor) -> Tensor:
+    """Puts weights [O, K] into bands of 64 outputs, [O / 64, K / STEP, 64, STEP], as the native library wants them."""
+    weight = _whole(weight).unflatten(0, (-1, _BAND))  # [O / 64, 64, K]
     together = weight.unflatten(2, (-1, _STEPS[weight.dtype]))
     return together.transpose(1, 2).contiguous()
 
 
-def _untiled(tiles: Tensor, outputs: int) -> Tensor:
-    """Undoes `_tiles`."""
-    return tiles.transpose(1, 2).flatten(2).flatten(0, 1)[:outputs]
+def _unbanded(bands: Tensor, outputs: int) -> Tensor:
+    """Undoes `_bands`."""
+    return bands.transpose(1, 2).flatten(2).flatten(0, 1)[:outputs]

@@ -20,7 +20,7 @@ import torch
 
 __all__ = ["cache_folder", "compile_library", "library"]
 
-_SOURCE = Path(__file__).with_name("native.cpp")
+_FOLDER = Path(__file__).with_name("cpp")
 # No -ffast-math: it lets the order of sums change, and libraries that are linked with it flush denormals everywhere.
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _COMPILERS = ("g++", "clang++", "c++")
@@ -28,7 +28,7 @@ _SECONDS = 120
 
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 _FUNCTIONS: dict[str, list[type]] = {
-    "songkit_linear": [_POINTER, _POINTER, _POINTER, _COUNT, _FLAG],
+    "songkit_linear": [_POINTER, _POINTER, _POINTER, _COUNT, ctypes.c_float, _FLAG],
     "songkit_step": [
         *(_POINTER, _COUNT, _POINTER, ctypes.c_float, _COUNT, _POINTER),
         *(_POINTER, _COUNT, _POINTER, _POINTER, _COUNT, _FLAG),
@@ -66,7 +66,8 @@ def compile_library() -> Path:
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
         raise OSError(f"there is none of the compilers {', '.join(_COMPILERS)}, and CXX is not set")
-    key = repr((_SOURCE.read_bytes(), _FLAGS, compiler, platform.machine(), _abilities(), torch.__version__))
+    source, texts = _FOLDER / "step.cpp", [path.read_bytes() for path in sorted(_FOLDER.iterdir())]
+    key = repr((texts, _FLAGS, compiler, platform.machine(), _abilities(), torch.__version__))
     path = cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if path.is_file():
         return path
@@ -78,16 +79,16 @@ def compile_library() -> Path:
     for extra in attempts:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
-            command = [compiler, *_FLAGS, *extra, str(_SOURCE), "-o", str(made)]
+            command = [compiler, *_FLAGS, *extra, str(source), "-o", str(made)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
             except subprocess.TimeoutExpired as error:
-                raise OSError(f"{compiler} did not compile {_SOURCE} within {_SECONDS} s") from error
+                raise OSError(f"{compiler} did not compile {source} within {_SECONDS} s") from error
             if done.returncode == 0:
                 os.replace(made, path)
                 return path
             reason = reason or done.stderr.strip()[-400:]
-    raise OSError(f"{compiler} could not compile {_SOURCE}: {reason}")
+    raise OSError(f"{compiler} could not compile {source}: {reason}")
 
 
 def cache_folder() -> Path:

@@ -48,7 +48,7 @@ class NativeTower:
 
         Args:
             x: float32 [R, D].
-            rows: For each row where it stands in its song's cache: the fields of `Row` in native.cpp.
+            rows: For each row where it stands in its song's cache: the fields of `Row` in cpp/attention.h.
             turn: float32 [P, D / H]: cosines, then sines, of every position that may occur.
             cache: Type of keys and values: float32, bfloat16 or int8.
 

@@ -19,8 +19,9 @@ from torch.nn import functional
 from songkit.decoding import PLACES, Stage, run, song_rows
 from songkit.interfaces import Backbone, Sampling, Tokenizer, TrackRefiner
 from songkit.interfaces.drawing import DrawnPlan, Start, TrackDrawing
+from songkit.kernels import linear_rows
 from songkit.patterns import delayed
-from songkit.sampling import draw_rows, guide, penalise_rows
+from songkit.sampling import draw_rows, penalise_rows
 from songkit.stream_planner import start_alike
 from songkit.types import Codes, Conditions, Plan, Stream, TokenLayout
 from songkit.vocabulary import placed
@@ -161,10 +162,10 @@ class TrackLMDrawing(TrackDrawing):
         due = [place for place, song in enumerate(live) if song.step >= delay and not self._over(song)]
         if due:
             drawing = [live[place] for place in due]
-            logits = [head(states).float() for head in refiner.heads]
+            guided = [self._logits(track, states) for track in range(len(_TRACKS))]
             if len(due) < len(states):
-                logits = [rows[due] for rows in logits]
-            tracks = [self._draw(k, rows, drawing) for k, rows in enumerate(logits)]
+                guided = [rows[due] for rows in guided]
+            tracks = [self._draw(k, rows, drawing) for k, rows in enumerate(guided)]
             for song, drawn in zip(drawing, zip(*tracks, strict=True), strict=True):
                 song.ended = refiner.config.codebook_size in drawn
                 if not song.ended:
@@ -191,10 +192,15 @@ class TrackLMDrawing(TrackDrawing):
     def _over(song: _Song) -> bool:
         return song.ended or (song.source.frames is not None and len(song.ids) >= song.source.frames)
 
-    def _draw(self, track: int, logits: Tensor, songs: Sequence[_Song]) -> list[int]:
-        """Draws a track's ids of some songs from their logits [N, G, V]."""
+    def _logits(self, track: int, states: Tensor) -> Tensor:
+        """Returns a track's logits [M, V], of states [M, G, D]."""
+        head, guidance = self.refiner.heads[track], self.sampling.of(_TRACKS[track]).guidance
+        branches = states if self.rows > 1 and guidance != 1.0 else states[:, 0]
+        return linear_rows(head, branches, guidance=guidance).float()
+
+    def _draw(self, track: int, guided: Tensor, songs: Sequence[_Song]) -> list[int]:
+        """Draws a track's ids of some songs from their logits [N, V]."""
         sampling, config = self.sampling.of(_TRACKS[track]), self.refiner.config
-        guided = guide(logits[:, 0], logits[:, 1], sampling.guidance) if self.rows > 1 else logits[:, 0]
         if config.behaviour == "mended":
             guided = guided[:, : config.codebook_size]  # the plan says when the song ends
         window = sampling.repetition_window
