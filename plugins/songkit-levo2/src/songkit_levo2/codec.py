@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from songkit.errors import LayoutError
-from songkit.interfaces import Codec
-from songkit.types import TRACKS, Audio, Codes, Stream, TokenLayout
+from songkit.types import Audio, Codes, TokenLayout
 from songkit_levo2.codec_configs import DualTrackCodecConfig
 from songkit_levo2.configs import MusicCodecConfig
 from songkit_levo2.conformer import ConformerTokenizer
-from songkit_levo2.diffusion import FlowMatching, FlowTransformer
+from songkit_levo2.diffusion import FlowTransformer
 from songkit_levo2.dual_track import DualTrackFlow
-from songkit_levo2.noise import Noise
 from songkit_levo2.oobleck import OobleckVAE
-from songkit_levo2.semantic import Semantic, SemanticTokenizer
-from songkit_levo2.vae import VAE, LatentVAE
+from songkit_levo2.semantic import SemanticTokenizer
+from songkit_levo2.vae import VAE
+from songkit_levo2.windows import WindowedCodec
 
 __all__ = ["MusicCodec", "build", "build_dual_track"]
 
@@ -61,47 +58,8 @@ def build_dual_track(config: DualTrackCodecConfig) -> MusicCodec:
     )
 
 
-class MusicCodec(Codec):
-    """Semantic tokenizer, flow transformer and VAE as one codec."""
-
-    def __init__(
-        self,
-        vae: LatentVAE,
-        semantic: Semantic,
-        diffusion: FlowMatching,
-        *,
-        sample_rate: int,
-        window_seconds: float,
-        overlap_seconds: float,
-        opening_seconds: float | None = None,
-        fill_windows: bool = False,
-        silence: Mapping[str, int] | None = None,
-    ) -> None:
-        """Puts the parts together.
-
-        Args:
-            vae: Waveform to latents and back.
-            semantic: Waveform to ids, ids to features.
-            diffusion: Features to latents.
-            sample_rate: Samples per second.
-            window_seconds: Length of the windows in which latents are made.
-            overlap_seconds: Part of a window that is given by the window before; at most half of it counts.
-            opening_seconds: New frames in a song's first window; by default as many as fit.
-            fill_windows: Whether a song's ids are repeated to fill the last window.
-            silence: For flow transformers that hear several tracks together, the id of each that is silent. By default
-                a track is made of its own ids alone.
-        """
-        super().__init__()
-        self.sample_rate, self.channels = sample_rate, vae.channels
-        self.vae, self.semantic, self.diffusion = vae, semantic, diffusion
-        self.silence = dict(silence or {})
-        rate = sample_rate / vae.frame
-        self.window = max(2, round(window_seconds * rate))
-        self.overlap = min(round(overlap_seconds * rate), self.window // 2)
-        self.opening = self.window if opening_seconds is None else max(1, round(opening_seconds * rate))
-        self.fill_windows = fill_windows
-        self.tracks = tuple(track for track in TRACKS if track in semantic.quantizers)
-        self.layout = TokenLayout(rate, tuple(Stream(track, 0, semantic.size) for track in self.tracks))
+class MusicCodec(WindowedCodec):
+    """Semantic tokenizer, flow transformer and VAE as one codec; `windows` has how ids become latents."""
 
     @property
     def decoded_tracks(self) -> tuple[str, ...]:  # type: ignore[override]  # read-only here
@@ -214,7 +172,7 @@ class MusicCodec(Codec):
                 others differ from it by rounding.
             prompt: What comes before the song. It is no part of the result.
         """
-        known = self._prompt(prompt, track)
+        known = self._known(prompt, track)
         latents = (self.vae.restore(part) for part in self._windows(parts, track, seed, known))
         if known is None:
             yield from self.vae.decode_stream(latents, chunk)
@@ -227,87 +185,9 @@ class MusicCodec(Codec):
         """Returns the codes [V, d] of a track's quantizer: those in near directions sound alike."""
         return self.semantic.quantizers[track].codes  # type: ignore[return-value]  # a Quantizer's buffer
 
-    def latents(self, ids: Tensor, track: str, seed: int) -> Tensor:
-        """Returns standardised latents [1, F, D] of a track's ids [1, F]."""
-        return torch.cat(list(self._windows([ids], track, seed)), 1)
-
-    def _prompt(self, prompt: Audio | None, track: str) -> _Known | None:
-        """Encodes the end of a prompt's track, as long as windows overlap; `None` where the prompt has no such track.
-
-        The released decoder does the same with its prompts of ten seconds, which is how far its windows overlap.
-        """
-        if prompt is None or track not in prompt.tracks:
-            return None
-        if prompt.sample_rate != self.sample_rate:
-            raise LayoutError(
-                f"the prompt is at {prompt.sample_rate} Hz; expected {self.sample_rate}, as the codec. Resample it."
-            )
-        frames = int(prompt.lengths[0]) // self.vae.frame
-        wave = prompt.tracks[track][:1, :, : frames * self.vae.frame]
-        if min(frames, self.overlap) == 0:
-            return None
-        latents = self.vae.standardise(self.vae.encode(wave))
-        ids = self.semantic.song_ids(wave[0], track)[None]
-        return _Known(ids[:, frames - self.overlap :] if frames > self.overlap else ids, latents[:, -self.overlap :])
-
-    def _windows(
-        self, parts: Iterable[Tensor], track: str, seed: int, prompt: _Known | None = None
-    ) -> Iterator[Tensor]:
-        """Yields the new latents [1, F, D] of windows that continue each other, as soon as their ids are there."""
-        arriving, ended = iter(parts), False
-        ids = next(arriving, torch.zeros(1, 0, dtype=torch.int64))
-        # One draw a frame for the whole song: the noise of a frame does not depend on where windows begin.
-        key = [seed & (2**64 - 1), TRACKS.index(track)]
-        noise = Noise(key, self.vae.latent, ids.device)
-        known = noise.empty
-        if prompt is not None:
-            known, ids = prompt.latents, torch.cat([prompt.ids.to(ids.device), ids], 1)
-            noise.given(prompt.latents.shape[1], [key[0], key[1] + len(TRACKS)])
-        done, new = known.shape[1], self.opening
-        while True:
-            start = done - known.shape[1]
-            stop, new = min(start + self.window, done + new), self.window
-            while not ended and ids.shape[1] < stop + self.semantic.reach:
-                part = next(arriving, None)
-                ended = part is None
-                ids = ids if part is None else torch.cat([ids, part], 1)
-            frames = ids.shape[1]
-            if done >= frames:
-                return
-            stop = stop if self.fill_windows else min(stop, frames)
-            condition = self._condition(ids, start, stop, track, ended=ended)
-            given = functional.pad(known, (0, 0, 0, stop - done))
-            flag = (torch.arange(start, stop, device=ids.device) < done).float()[None, :, None]
-            latents = self.diffusion.sample(condition, given, flag, noise(start, stop))
-            yield latents[:, done - start : frames - start]
-            known, done = latents[:, latents.shape[1] - self.overlap :], stop
-
-    def _condition(self, ids: Tensor, start: int, stop: int, track: str, *, ended: bool) -> Tensor:
-        """Returns what the flow is told of frames `start` to `stop`; behind a song that ended it hears it again."""
-        frames, reach = ids.shape[1], self.semantic.reach
-        first, last = max(0, start - reach), stop + reach
-        if not (ended and self.fill_windows):
-            last = min(last, frames)
-        own = ids[:, torch.arange(first, last, device=ids.device) % frames]
-        heard = {other: torch.full_like(own, silent) for other, silent in self.silence.items()} | {track: own}
-        features = {
-            name: self.semantic.features_of(row, name)[:, start - first : stop - first] for name, row in heard.items()
-        }
-        return self.diffusion.condition(features, track)
-
 
 def _row(codes: Codes, track: str) -> Tensor:
     return codes.ids[:, codes.layout.index(track)]
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What comes before a song."""
-
-    ids: Tensor
-    """[1, F]."""
-    latents: Tensor
-    """Standardised, [1, F, D]."""
 
 
 _PIECE_SECONDS = 2.0
