@@ -141,6 +141,34 @@ def test_an_unwritable_place_is_named_and_nothing_is_left(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_is_on_the_disk_beside_its_target_before_it_has_its_name(tmp_path, monkeypatch):
+    events = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(handle):
+        name = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        events.append(("sync", name))
+        sync(handle)
+
+    def renamed(old, new):
+        events.append(("rename", Path(old), Path(new)))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    state = save_state(tmp_path, 1, {"step": 1})
+    written = []
+    for file in (state.with_suffix(".sha256"), state):  # a state never stands without its digest
+        written.append(next(event[1] for event in events if event[0] == "rename" and event[2] == file))
+        assert written[-1].parent == tmp_path
+        renaming = events.index(("rename", written[-1], file))
+        assert ("sync", written[-1]) in events[:renaming]
+        assert ("sync", tmp_path) in events[renaming:]
+    assert events.index(("sync", written[1])) < events.index(("rename", written[0], state.with_suffix(".sha256")))
+    assert events.index(("rename", written[0], state.with_suffix(".sha256"))) < renaming
+
+
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX does")
 def test_a_full_disk_keeps_the_earlier_state(tmp_path):
     def fill():

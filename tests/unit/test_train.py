@@ -352,9 +352,9 @@ def test_a_finished_run_can_be_made_longer_from_its_own_resolved_recipe(finished
     assert load_state(run / "checkpoints")["step"] == 35
 
 
-def test_a_loss_that_is_not_finite_names_the_step(tmp_path, recipe):
+def test_a_loss_that_is_not_finite_names_the_step_and_the_batch(tmp_path, recipe):
     run = tmp_path / "run"
-    with pytest.raises(SongkitError, match=r"diverged in step 12: the loss is nan.*--resume"):
+    with pytest.raises(SongkitError, match=r"diverged in step 12: the loss is nan.*batch\(12\): rows 8.*--resume"):
         train(recipe("task.nan_step=12"), run, progress=False)
     assert load_state(run / "checkpoints")["step"] == 10
 

@@ -10,7 +10,6 @@ descended is the mean over all of them (`songkit.tasks.processes`).
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,20 +23,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
-from songkit.errors import RecipeError, SongkitError
+from songkit.errors import RecipeError
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.batches import Batches, leave_signals_to_the_training, tensors_in
-from songkit.tasks.processes import (
-    alike,
-    blocks,
-    forget_whole,
-    gathered,
-    local,
-    make_lean,
-    place,
-    share_out,
-    whole,
-)
+from songkit.tasks.optimizing import MovingAverage, adamw, learning_rate, refuse_divergence
+from songkit.tasks.processes import blocks, forget_whole, gathered, make_lean, place, share_out, whole
 
 __all__ = ["Task"]
 
@@ -69,8 +59,7 @@ class Task(lightning.LightningModule, ABC):
         self.consumed = 0.0
         """What the finished steps used, in `unit`."""
         self._frozen: list[nn.Module] = []
-        self._averages: dict[str, Tensor] = {}
-        self._averaged: list[nn.Parameter] = []  # in the order of _averages
+        self._average: MovingAverage | None = None
         self._restored: Mapping[str, Any] | None = None
         self._configured = False
         self._started = 0.0
@@ -158,22 +147,17 @@ class Task(lightning.LightningModule, ABC):
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        limit = self.settings.gradient_clip or float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip or float("inf"))
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        most = self.settings.gradient_limit or float("inf")
-        if not (torch.isfinite(loss) & (norm <= most)):  # a NaN is not `<=`; one question, as a GPU is waited for
-            expected = "finite numbers are" if math.isinf(most) else f"a norm of {most:g} at most (gradient_limit) is"
-            numbers = ", ".join(f"task.batch({number})" for number in self.numbers(self.step))
-            named = "; ".join(filter(None, map(self.named, self._batches)))
-            raise SongkitError(
-                f"training diverged in step {self.step}: the loss is {float(loss.detach()):.4g} and the norm of its "
-                f"gradient {float(norm):.4g}; {expected} expected. Look at that batch ({numbers}"
-                f"{': ' + named if named else ''}), lower optimizer.lr or trainer.gradient_clip, or set "
-                "trainer.precision to 32, then go on with --resume."
-            )
+        refuse_divergence(loss, norm, self.settings.gradient_limit, self.step, self._at_hand)
         optimizer.step()
         return norm
+
+    def _at_hand(self) -> str:
+        """Names the batches of this step: those of all processes by number, this one's also by what they hold."""
+        numbers = ", ".join(f"task.batch({number})" for number in self.numbers(self.step))
+        named = "; ".join(filter(None, map(self.named, self._batches)))
+        return f"{numbers}: {named}" if named else numbers
 
     def _total(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         with self.autocast():
@@ -212,24 +196,16 @@ class Task(lightning.LightningModule, ABC):
 
     def learning_rate(self) -> float:
         """Returns the learning rate of the coming step."""
-        chosen = self.optimizer_settings
-        rise = min(1.0, (self.step + 1) / chosen.warmup_steps) if chosen.warmup_steps else 1.0
-        left = (1.0 - self.progress()) / chosen.decay_fraction if chosen.decay_fraction else 1.0
-        return chosen.lr * rise * (chosen.min_lr_ratio + (1.0 - chosen.min_lr_ratio) * min(1.0, left))
+        return learning_rate(self.optimizer_settings, self.step, self.progress())
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Puts the averaged weights in place of the trained ones for the duration of a `with` block."""
-        with torch.no_grad():
-            kept = [parameter.clone() for parameter in self._averaged]
+        with torch.no_grad(), self._average.in_place() if self._average else contextlib.nullcontext():
             try:
-                for parameter, average in zip(self._averaged, self._averages.values(), strict=True):
-                    parameter.copy_(average)
                 yield
             finally:
                 forget_whole(self)
-                for parameter, value in zip(self._averaged, kept, strict=True):
-                    parameter.copy_(value)
 
     def state(self) -> dict[str, Any]:
         """Returns all that `restore` needs to go on exactly where this task is, on any number of devices.
@@ -242,7 +218,7 @@ class Task(lightning.LightningModule, ABC):
             "consumed": self.consumed,
             "seed": self.seed,
             "weights": whole(self.state_dict()),
-            "averages": whole(self._averages),
+            "averages": whole(self._average.values if self._average else {}),
             "optimizers": {name: whole(self._optimizer(name).state_dict()) for name in self.optimized()},
         }
 
@@ -275,25 +251,11 @@ class Task(lightning.LightningModule, ABC):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Makes one AdamW for every entry of `optimized`, with its state when a training is resumed."""
-        chosen = self.optimizer_settings
-        made: list[torch.optim.Optimizer] = []
-        for name, chosen_ones in self.optimized().items():
-            parameters = [parameter for parameter in chosen_ones if parameter.requires_grad]
-            groups = [
-                {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": chosen.weight_decay},
-                {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-            ]
-            optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=chosen.lr,
-                betas=(chosen.betas[0], chosen.betas[1]),
-                eps=chosen.eps,
-                fused=True,
-            )
-            if self._restored is not None:
-                optimizer.load_state_dict(_shared_out(self._restored["optimizers"][name], optimizer))
-            made.append(optimizer)
-        return made
+        states = self._restored["optimizers"] if self._restored is not None else {}
+        return [
+            adamw(chosen, self.optimizer_settings, states[name] if states else None)
+            for name, chosen in self.optimized().items()
+        ]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Makes the batches of the remaining steps, in order, whatever the number of workers."""
@@ -314,11 +276,7 @@ class Task(lightning.LightningModule, ABC):
             chosen = {id(parameter) for parameter in self.trainable() if parameter.requires_grad}
             named = {name: parameter for name, parameter in self.named_parameters() if id(parameter) in chosen}
             saved = self._restored["averages"] if self._restored is not None else {}
-            self._averaged = list(named.values())
-            self._averages = {
-                name: alike(saved.get(name, parameter.detach()), parameter).to(self.device, torch.float32, copy=True)
-                for name, parameter in named.items()
-            }
+            self._average = MovingAverage(self.settings.ema_decay, named, saved)
         self._restored = None
         self.train()
 
@@ -339,7 +297,8 @@ class Task(lightning.LightningModule, ABC):
                 values = self.update(self._batches[0], next(generators))
             else:
                 values = self._accumulated(self._batches, generators)
-        self._average()
+        if self._average is not None:
+            self._average.update(self.step)
         self.step += 1
         told = gathered((sum(map(self.items, self._batches)), time.monotonic() - self._started))
         self.consumed += sum(items for items, _ in told)
@@ -373,14 +332,6 @@ class Task(lightning.LightningModule, ABC):
         optimizers = self.optimizers()
         return optimizers[list(self.optimized()).index(name)] if isinstance(optimizers, list) else optimizers
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        if self._averages:
-            # Early on a long memory would only remember the random start.
-            decay = min(self.settings.ema_decay or 0.0, 1 - 1 / (self.step + 10))
-            current = [local(parameter).float() for parameter in self._averaged]
-            torch._foreach_lerp_([local(average) for average in self._averages.values()], current, 1 - decay)
-
 
 def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the means over the processes; one that does not log a name counts as 0, as a batch does."""
@@ -390,13 +341,3 @@ def _means(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     everyone = gathered({name: float(value) for name, value in values.items()})
     names = dict.fromkeys(name for one in everyone for name in one)
     return {name: torch.tensor(sum(one.get(name, 0.0) for one in everyone) / processes) for name in names}
-
-
-def _shared_out(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Returns this process's part of an optimizer's state."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    kept = {
-        number: {name: alike(value, parameters[number]) for name, value in values.items()}
-        for number, values in state["state"].items()
-    }
-    return {**state, "state": kept}

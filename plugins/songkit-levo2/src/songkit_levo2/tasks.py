@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,12 @@ class _Crops:
     wave: Tensor
     labels: dict[str, Tensor]
     track: str
+    songs: list[int]
 
     def to(self, device: torch.device) -> _Crops:
         """Returns the crops on a device."""
-        return _Crops(self.wave.to(device), {name: rows.to(device) for name, rows in self.labels.items()}, self.track)
+        labels = {name: rows.to(device) for name, rows in self.labels.items()}
+        return replace(self, wave=self.wave.to(device), labels=labels)
 
 
 class _CropTask(Task):
@@ -81,6 +83,10 @@ class _CropTask(Task):
         """Seconds of audio in a batch."""
         return batch.wave.numel() / self.codec.sample_rate
 
+    def named(self, batch: _Crops) -> str:
+        """The track, and the songs by their place in the data."""
+        return f"{batch.track} of songs {', '.join(map(str, batch.songs))}"
+
     def validate_step(self, step: int) -> dict[str, float]:
         """Mean losses over fixed crops of the validation songs."""
         if self._validation is None:
@@ -102,7 +108,8 @@ class _CropTask(Task):
         track = self._tracks[int(rng.choice(len(self._tracks), p=self._shares))]
         waves: list[np.ndarray] = []
         labels: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        for index in rng.integers(len(data), size=self.settings.batch_size).tolist():
+        songs = rng.integers(len(data), size=self.settings.batch_size).tolist()
+        for index in songs:
             # Songs of a prepared set give their tracks without parsing their record.
             tracks = data.song_tracks(index) if hasattr(data, "song_tracks") else data[index].tracks
             if track not in tracks:
@@ -124,7 +131,7 @@ class _CropTask(Task):
                 row = self._labels_of(data, index, name)[half : half + 2 * self._frames]
                 labels[name].append(np.pad(row, (0, 2 * self._frames - len(row)), constant_values=0))
         tensors = {name: torch.from_numpy(np.stack(rows).astype(np.int64)) for name, rows in labels.items()}
-        return _Crops(torch.from_numpy(np.stack(waves)), tensors, track)
+        return _Crops(torch.from_numpy(np.stack(waves)), tensors, track, songs)
 
     def _labels_of(self, data: DataSource, index: int, name: str) -> np.ndarray:
         key = (id(data), index)
