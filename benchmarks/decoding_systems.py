@@ -13,7 +13,7 @@ from songkit.components.configs import TransformerConfig
 from songkit.components.transformer import Transformer
 from songkit.decoding import Stage, run
 from songkit.interfaces import Sampling
-from songkit.kernels import Precision, pack
+from songkit.kernels import Precision, large, pack
 from songkit.types import Conditions
 from songkit_levo2.configs import MixedLMConfig, TrackLMConfig
 from songkit_levo2.planner import MixedLM
@@ -151,10 +151,11 @@ def random_conditions(songs: int, width: int) -> Conditions:
 
 
 class Memory:
-    """Reads a buffer that no cache holds, with all threads: the bound of everything else."""
+    """Reads a buffer that no cache holds, with all threads: in large pages it is the bound of everything else."""
 
-    def __init__(self, megabytes: int) -> None:
-        self.buffer = torch.ones(megabytes * 250_000)
+    def __init__(self, megabytes: int, *, large_pages: bool = True) -> None:
+        shape = [megabytes * 250_000]
+        self.buffer = (large(shape, torch.float32) if large_pages else torch.empty(shape)).fill_(1.0)
 
     def burst(self, steps: int) -> list[float]:
         """Returns the seconds of some readings."""
