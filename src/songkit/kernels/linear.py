@@ -32,7 +32,6 @@ FEW = 64
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 """How the native library calls the types of weights, and of keys and values."""
 
-_STEPS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}
 _BAND = 64
 _BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 
@@ -205,12 +204,15 @@ def _whole(outputs: Tensor) -> Tensor:
 
 
 def _bands(weight: Tensor) -> Tensor:
-    """Puts weights [O, K] into bands of 64 outputs, [O / 64, K / STEP, 64, STEP], as the native library wants them."""
-    weight = _whole(weight).unflatten(0, (-1, _BAND))  # [O / 64, 64, K]
-    together = weight.unflatten(2, (-1, _STEPS[weight.dtype]))
-    return together.transpose(1, 2).contiguous()
+    """Puts weights [O, K] into bands of 64 outputs, [O / 64, K / STEP, 64, STEP], as the native library wants them.
+
+    A step has four bytes whatever the type, and is moved as one number: faster than as two or four.
+    """
+    steps = _whole(weight).contiguous().view(torch.int32).unflatten(0, (-1, _BAND))  # [O / 64, 64, K / STEP]
+    return steps.transpose(1, 2).contiguous().view(weight.dtype).unflatten(2, (_BAND, -1))
 
 
 def _unbanded(bands: Tensor, outputs: int) -> Tensor:
     """Undoes `_bands`."""
-    return bands.transpose(1, 2).flatten(2).flatten(0, 1)[:outputs]
+    steps = bands.flatten(2).view(torch.int32).transpose(1, 2).contiguous()
+    return steps.view(bands.dtype).flatten(0, 1)[:outputs]
