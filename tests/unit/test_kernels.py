@@ -109,6 +109,12 @@ def test_what_is_packed_refuses_to_be_trained():
         assert packed(x).shape == (2, 50)
 
 
+def test_a_model_without_linear_layers_is_packed():
+    model = nn.Sequential(nn.Embedding(3, 2))
+    pack(model, "bf16")
+    assert type(model[0]) is nn.Embedding
+
+
 def test_layers_that_cannot_be_packed_stay():
     module = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4), nn.RMSNorm(4))
     pack(module, "fp32")
