@@ -110,8 +110,8 @@ class _Module(_DummyBackendModule):
 @functools.cache
 def _register() -> list[torch.library.Library]:
     """Makes the device known, with the operators by which `torch.tensor` passes modes by."""
-    # The first backward pass starts a thread for each device that torch knows, and a process with such threads cannot be
-    # forked and trained, as tests of trainings do behind these: so the first one comes before there is a device.
+    # The first backward pass starts a thread for each device that torch knows, and a process with such threads cannot
+    # be forked and trained, as tests of trainings do behind these: so the first one comes before there is a device.
     torch.ones((), requires_grad=True).backward()
     _setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())
     library, all_others = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
