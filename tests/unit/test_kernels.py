@@ -134,7 +134,7 @@ def tower(**options: int) -> Transformer:
 
 def decode(model: Transformer, lengths: list[int], steps: int = 6, *, empty: int = 0) -> torch.Tensor:
     """States [songs, steps, G, D] of songs with prefixes of different lengths, two guidance rows each."""
-    generator, device = torch.Generator().manual_seed(1), next(model.buffers()).device
+    generator, device = torch.Generator().manual_seed(1), model.norm.weight.device
     caches, inputs = [], []
     for length in lengths:
         mask = torch.ones(2, length, dtype=torch.bool)

@@ -39,8 +39,6 @@ class _Place(NamedTuple):
 class Transformer(Backbone):
     """A stack of attention and gated feed-forward layers with a final norm."""
 
-    _turn: Tensor
-
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, self.width = config, config.dim
@@ -49,7 +47,8 @@ class Transformer(Backbone):
         self.static = False
         """Whether steps are made as on a GPU, of tensors that stay where they are."""
         self._native: NativeTower | None = None
-        self.register_buffer("_turn", torch.empty(0, 0), persistent=False)
+        # Of native steps, which are made on the CPU: it stays there, wherever the tower is made or moved.
+        self._turn = torch.empty(0, 0, device="cpu")
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 # Residual branches start small, so that depth does not raise the variance (GPT-2).
