@@ -222,9 +222,10 @@ def test_the_ladder_leads_from_songs_to_the_model(trained: dict[str, Path]) -> N
     # Where no round is better than the policy that the loop began with, its weights are those of `dpo`.
     began = {trained["dpo"]} & made[trained["song"]]
     assert made[trained["song"]] == {trained[n] for n in ("diffusion", "semi-online", "extension")} | began
-    assert made[trained["extension"]] == {
-        trained[n] for n in ("tokens", "codes", "valid-codes", "semi-online", "voice")
-    } | began
+    assert (
+        made[trained["extension"]]
+        == {trained[n] for n in ("tokens", "codes", "valid-codes", "semi-online", "voice")} | began
+    )
     assert made[trained["dpo"]] == {trained[name] for name in ("sft", "pairs")}
     assert made[trained["codes"]] == {trained[name] for name in ("songs", "tokens")}
     assert made[trained["songs"]] == set()
