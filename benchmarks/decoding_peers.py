@@ -35,7 +35,7 @@ class EagerLoop:
         self.position = 0
         self.next = self._forward(_random((2, prefix, width), dtype, scale=1.0))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def burst(self, steps: int) -> list[float]:
         """Returns the seconds that each of some steps takes."""
         times = []

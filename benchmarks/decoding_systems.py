@@ -55,7 +55,7 @@ class Songkit:
         self._rounds = self._decode(songs, guidance, frames)
         self.burst(12)  # past the prefixes, and the frames by which the refiner runs behind
 
-    @torch.no_grad()
+    @torch.inference_mode()  # as `sing` does
     def burst(self, steps: int) -> list[float]:
         """Returns the seconds that each of some steps of all songs takes."""
         times = []
