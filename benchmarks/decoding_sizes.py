@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from decoding_systems import BYTES, PREFIX, RELEASED, Memory, build, random_conditions, weight_bytes
 
-from songkit.checkpoint import load_weights, save_weights
+from songkit.checkpoint import load_weights
 from songkit.decoding import Stage, run
+from songkit.importing import Converted, write_converted
 from songkit.interfaces import Sampling
 from songkit.kernels import pack
 
@@ -27,7 +28,11 @@ def child(name: str, folder: Path, steps: int) -> None:
         parts = build(size)
     if not files[0].is_file():
         for part, file in zip(parts, files, strict=True):
-            save_weights(file, {key: _random(tensor) for key, tensor in part.state_dict().items()}, {"mapped": True})
+            made = [
+                Converted(key, tuple(tensor.shape), lambda tensor=tensor: _random(tensor))  # type: ignore[misc]
+                for key, tensor in part.state_dict().items()
+            ]
+            write_converted(file, made, {}, torch.bfloat16)  # one tensor at a time, as an importer does
         return
     before = time.perf_counter()
     for part, file in zip(parts, files, strict=True):
