@@ -16,7 +16,7 @@ from songkit.request import SongRequest
 from songkit.settings import GenerateSettings
 from songkit.singing import SongModel, SungSong, sing
 
-__all__ = ["generate"]
+__all__ = ["SongModel", "generate"]
 
 
 def generate(
