@@ -205,8 +205,9 @@ def agree(args: argparse.Namespace, rows: list[list[str]]) -> dict[str, Any]:
             if precision in BYTES:
                 pack(packed, precision)
             else:  # how much of the difference no kernel for bf16 can avoid
-                for weight in packed.parameters():
-                    weight.data = weight.data.bfloat16().float()
+                for layer in packed.modules():
+                    if isinstance(layer, torch.nn.Linear):
+                        layer.weight.data = layer.weight.data.bfloat16().float()
                 pack(packed, "fp32")
             drawing = _Forced(packed, sampling, frames, chosen.get("fp32"))
             for _ in run(Stage(drawing, [drawing.add(conditions, 0, 0)])):
