@@ -39,6 +39,8 @@ class _Place(NamedTuple):
 class Transformer(Backbone):
     """A stack of attention and gated feed-forward layers with a final norm."""
 
+    _turn: Tensor | None
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, self.width = config, config.dim
@@ -47,8 +49,7 @@ class Transformer(Backbone):
         self.static = False
         """Whether steps are made as on a GPU, of tensors that stay where they are."""
         self._native: NativeTower | None = None
-        # Of native steps, which are made on the CPU: it stays there, wherever the tower is made or moved.
-        self._turn = torch.empty(0, 0, device="cpu")
+        self.register_buffer("_turn", None, persistent=False)  # made at the first native step
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 # Residual branches start small, so that depth does not raise the variance (GPT-2).
@@ -150,7 +151,7 @@ class Transformer(Backbone):
 
     def _turns(self, positions: int) -> Tensor:
         """Cosines, then sines, [>= positions, D / H], kept for later steps."""
-        if len(self._turn) < positions:
+        if self._turn is None or len(self._turn) < positions:
             self._turn = torch.cat(self._rotation(torch.arange(2 * positions)[None]), -1)[0, 0].contiguous()
         return self._turn
 
