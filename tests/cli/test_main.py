@@ -190,3 +190,24 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         "p.stdout.close()\nprint(p.stderr.read().decode(), p.wait())"
     )
     assert done.stdout.split() == ["0"]
+
+
+def test_songkit_says_what_it_does_and_other_libraries_only_what_is_wrong():
+    code = """
+import argparse, logging, types
+import songkit.cli as cli
+def run(args):
+    for name in ("songkit.mine", "faster_whisper"):
+        logging.getLogger(name).info("%s is busy", name)
+        logging.getLogger(name).warning("%s complains", name)
+    return 0
+cli._parser = lambda words: (argparse.ArgumentParser(), types.SimpleNamespace(run=run))
+raise SystemExit(cli.main([]))
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "INFO: songkit.mine is busy",
+        "WARNING: songkit.mine complains",
+        "WARNING: faster_whisper complains",
+    ]

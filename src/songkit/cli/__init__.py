@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser, command = _parser(words)
         args = parser.parse_args(words)
+        _show_messages()
         status: int = command.run(args) if command else 0
         sys.stdout.flush()
     except SongkitError as error:
@@ -54,6 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush complains
         return 0
     return status
+
+
+def _show_messages() -> None:
+    """Lets songkit say on stderr what it does, and other libraries what is wrong."""
+    import logging
+
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("songkit").setLevel(logging.INFO)
 
 
 def _printable(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from pathlib import Path
 
 from songkit.errors import RecipeError
@@ -45,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
     recipe = load(args.recipe, [*args.overrides, *_models(args.models)], registry=Registry.discover())
     if args.sweep and not any(recipe.merge.sweep.between):
         raise RecipeError(f"{recipe.path}: the recipe names no sweep. Give it `merge.sweep.between: [NAME, NAME]`.")
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
 
     from songkit.merge import merge
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
         planned = plan(recipe, args.out)
         print(json.dumps(dataclasses.asdict(planned), indent=2) if args.json else _plan(planned, args.out))
         return 0
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     summary = mine(recipe, args.out, workers=args.workers, device=args.device, progress=True)
     print(json.dumps(dataclasses.asdict(summary), indent=2) if args.json else _summary(summary, args.out))
     return 0 if summary.complete else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
             json.dumps(plan, indent=2) if args.json else "\n".join(f"{key:<10} {value}" for key, value in plan.items())
         )
         return 0
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
 
     from songkit._mine_inputs import score_of
     from songkit.evaluate import markdown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import platform
 import sys
@@ -62,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(plan, indent=2) if args.json else _shown(plan))
         return 0
     _set_allocator()
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
     if recipe.stages:
         return run_ladder(recipe, args, registry)
 
