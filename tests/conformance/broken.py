@@ -350,6 +350,13 @@ class HearsTheBatch(_Decodes):
         audio.tracks = {name: track * (1 + 0.1 * track.shape[0]) for name, track in audio.tracks.items()}
 
 
+@broken("decoded-track")
+class MixesInTheRest(_Decodes):
+    def after(self, audio, codes):
+        rest = sum(audio.tracks.values())
+        audio.tracks = {name: track + 0.1 * rest for name, track in audio.tracks.items()}
+
+
 # --- conditioners ----------------------------------------------------------------------------------------------
 
 

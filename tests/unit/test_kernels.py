@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import warnings
 
 import pytest
@@ -250,6 +251,23 @@ def test_a_compiler_that_fails_is_told_once_and_decoding_goes_on(monkeypatch, tm
         packed, x = PackedLinear(layer(), "bf16"), torch.randn(2, 36)
         assert packed.way in ("onednn", "plain")
         assert error(packed(x), layer()(x)) < CLOSE["bf16"]
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_a_compiler_without_openmp_makes_kernels_of_one_thread_and_that_is_told(monkeypatch, tmp_path):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++ to take OpenMP away from")
+    (tmp_path / "plain").write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" = -fopenmp ] && exit 1; done\nexec {compiler} "$@"\n'
+    )
+    (tmp_path / "plain").chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(tmp_path / "plain"))
+    with pytest.warns(UserWarning, match="use one thread: OpenMP could not be linked"):
+        assert library() is not None
+    packed, x = PackedLinear(layer(), "bf16", "native"), torch.randn(2, 36)
+    assert error(packed(x), layer()(x)) < CLOSE["bf16"]
 
 
 @pytest.mark.usefixtures("_fresh")

@@ -54,6 +54,12 @@ def library() -> ctypes.CDLL | None:
     for name, types in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = types, None
+    if not loaded.songkit_parallel():
+        warnings.warn(
+            f"the native kernels of decoding use one thread: OpenMP could not be linked to {path}. Install a C++ "
+            "compiler that has it, such as g++, name it in CXX and delete that file.",
+            stacklevel=2,
+        )
     return loaded
 
 

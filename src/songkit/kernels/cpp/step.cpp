@@ -30,6 +30,15 @@ struct Layer {
 
 extern "C" {
 
+// Whether the functions below use the threads that they are given.
+int songkit_parallel() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 void songkit_linear(const Linear* l, const float* x, float* y, int64_t rows, float guidance, int threads) {
 #pragma omp parallel num_threads(threads)
     linear(*l, x, y, rows, guidance);

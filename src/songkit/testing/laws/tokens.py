@@ -157,6 +157,20 @@ def decoded_alone(subject: Subject) -> None:
             require(not track[i, :, count:].any(), f"the {name} of song {i} goes on beyond its length")
 
 
+@law("decoded-track", "codec")
+def decoded_track(subject: Subject) -> None:
+    """A track that can be decoded alone, as `songkit generate --tracks` does, is what it is beside the others."""
+    built: Codec = subject.build()
+    codes = samples.codes(built.layout, FRAMES)
+    together = _decode(built, codes, seeds=[3, 4]).tracks
+    for track in built.decoded_tracks:
+        part = codes.select([track])
+        if len(part.layout) and built.decodes(part.layout) == (track,):
+            alone = _decode(built, part, seeds=[3, 4]).tracks[track]
+            error = (together[track] - alone).abs().max()
+            require(float(error) < 1e-4, f"the {track} is off by {float(error):.2g} beside the other tracks")
+
+
 def _encode(built: Tokenizer, audio: Audio) -> Codes:
     with torch.no_grad():
         return built.encode(audio)
