@@ -79,17 +79,24 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"checkpoint {path} cannot be read as tensors ({shortened(reason)}). It is damaged, a pointer to a large "
-            "file that was not fetched, or holds objects that could run code, which songkit does not load."
+            "file that was not fetched, or holds objects that could run code, which songkit does not load. Fetch it "
+            "again, or save its tensors alone with torch.save(model.state_dict(), PATH)."
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}; expected tensors by name.")
+        raise CheckpointError(
+            f"checkpoint {path} holds a {type(content).__name__}; expected tensors by name, as "
+            "torch.save(model.state_dict(), PATH) writes them."
+        )
     strange = [
         repr(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
     if strange:
-        raise CheckpointError(f"checkpoint {path} holds more than tensors by name: {shortened(', '.join(strange))}.")
+        raise CheckpointError(
+            f"checkpoint {path} holds more than tensors by name: {shortened(', '.join(strange))}. Save its tensors "
+            "alone with torch.save(model.state_dict(), PATH)."
+        )
     return content
 
 

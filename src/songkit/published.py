@@ -74,7 +74,7 @@ def load_published(path: Path, module: nn.Module) -> None:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"weights file {path} cannot be read as tensors and plain values ({reason}). It is damaged, or holds "
-            "objects that could run code, which songkit does not load."
+            "objects that could run code, which songkit does not load. Get it again."
         ) from error
     try:
         tensors = module.published_state(content)

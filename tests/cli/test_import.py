@@ -104,7 +104,10 @@ def test_one_changed_byte_is_found(imported: Path, tmp_path: Path) -> None:
         ),
         (lambda s: s.pop("audiolm.mlp.0.bias"), "it lacks 1: mlp.0.bias"),
         (lambda s: s.update({"audiolm.mlp.0.bias": torch.zeros(3)}), "mlp.0.bias is [3] instead of [64]"),
-        (lambda s: s.update({"audiolm.emb.0.weight": 3}), "more than tensors by name: 'audiolm.emb.0.weight'"),
+        (
+            lambda s: s.update({"audiolm.emb.0.weight": 3}),
+            "more than tensors by name: 'audiolm.emb.0.weight'. Save its tensors alone",
+        ),
     ],
 )
 def test_other_tensors_are_refused_before_anything_is_written(capsys, folder, tmp_path, change, told) -> None:
