@@ -39,8 +39,8 @@ class Walk:
 
     @property
     def arrived(self) -> bool:
-        """Whether the last token is reached; a song does not end before."""
-        return self.places[-1] >= self.last
+        """Whether a frame was sung on the last token; a song does not end before, as no song does that was taught."""
+        return self.places[-1] >= self.last and self.ages[-1] > 0
 
     def at(self, frame: int) -> tuple[int, int]:
         """Returns token and age at a frame; frames that are not known yet are where the last known one is."""

@@ -172,7 +172,7 @@ class StreamPlanner(Planner):
         seeds: Sequence[int],
         progress: Callable[[int], None] | None = None,
     ) -> Plan:
-        """Draws songs; one that follows the lyrics may end only when its cursor has reached the last token."""
+        """Draws songs; one that follows the lyrics ends only after a frame on their last token."""
         drawing = self.drawing(sampling=sampling, max_frames=max_frames)
         songs = [drawing.add(conditions, index, seed) for index, seed in enumerate(seeds)]
         for _ in run(Stage(drawing, songs, places=min(PLACES, len(songs)))):
