@@ -28,8 +28,8 @@ def _read(run: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "loss" in line]
     checks = [line for line in lines if any(key.startswith("valid_") for key in line)]
-    if not steps:
-        raise SystemExit(f"{run} has no logged steps yet; let the training reach one.")
+    if not steps or not (checks or "preference" in steps[-1]):
+        raise SystemExit(f"{run} has no logged steps or no validation yet; let the training reach one.")
     unit = next(key.removesuffix("_per_s") for key in steps[-1] if key.endswith("_per_s"))
     if checks:
         numbers = {key.removeprefix("valid_"): value for key, value in checks[-1].items() if key.startswith("valid_")}
