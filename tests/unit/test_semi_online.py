@@ -135,7 +135,7 @@ def test_killed_anywhere_it_ends_with_the_same_songs_and_weights(files: Path, lo
                 status = 0
             finally:
                 os._exit(status)
-        deadline = time.monotonic() + 0.15 + 0.25 * attempt
+        deadline = time.monotonic() + 0.1 * 1.25**attempt
         done, status = 0, 0
         while not done and time.monotonic() < deadline:
             done, status = os.waitpid(child, os.WNOHANG)
