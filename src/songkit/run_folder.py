@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,11 +21,12 @@ from songkit._resolved import walk
 from songkit._yaml import Place, parse, plain, read_yaml
 from songkit.atomic import write_atomically
 from songkit.errors import OutputError, RecipeError
-from songkit.lineage import ancestry, inputs_of
+from songkit.lineage import ancestry, inputs_of, read_json
 from songkit.recipe import Recipe, dump
 
 __all__ = ["check_run", "described", "forget_metrics_after", "open_run", "record_run"]
 
+_log = logging.getLogger(__name__)
 _MAY_CHANGE = ("trainer", "prepare", "generate", "mine", "merge", "semi_online", "_components")
 """Keys of a recipe that may differ when a training goes on: limits and intervals, and what training does not read."""
 
@@ -90,6 +92,7 @@ def record_run(recipe: Recipe, run: Path) -> None:
         begun = {**first, "resumed": [*first.get("resumed", []), begun]}
     _write(record, json.dumps(begun, indent=2) + "\n")
     if not goes_on:
+        _warn_of_another_singer(begun["inputs"])
         _write(run / "recipe.yaml", recipe.path.read_text(encoding="utf-8"))
     # Written last, because a folder that has it counts as a run.
     _write(run / "resolved.yaml", dump(recipe))
@@ -175,6 +178,27 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "source": _commit(),
         "hardware": _hardware(),
     }
+
+
+def _warn_of_another_singer(inputs: Sequence[Mapping[str, str]]) -> None:
+    """Tells when a training starts from another policy than the one that sang its pairs.
+
+    LeVo and LeVo 2 mine with the policy that is tuned; pairs of another one are allowed, and worse data.
+    """
+    own = {i["key"]: i["sha256"] for i in inputs if i["key"].partition(".")[0] in ("planner", "refiner")}
+    for pairs in inputs:
+        sung = (
+            read_json(Path(pairs["path"]) / "provenance.json").get("inputs", []) if pairs["key"] == "data.root" else []
+        )
+        for singer in sung:
+            if singer["sha256"] != own.get(singer["key"], singer["sha256"]):
+                _log.warning(
+                    "the pairs in %s were sung with other weights than %s starts from: %s. Songs that a policy "
+                    "would not sing teach it less; mine with its own weights for pairs of its own.",
+                    pairs["path"],
+                    singer["key"].removesuffix(".weights"),
+                    singer["path"],
+                )
 
 
 def _versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ from songkit.pairs import CANDIDATE_COLUMNS, MinedCandidates, write_table
 from songkit.preference_settings import SemiOnlineSettings
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
+from songkit.run_folder import open_run
 from songkit.semi_online import _judged, semi_online
 
 
@@ -120,6 +121,17 @@ def test_a_song_that_cannot_be_judged_counts_as_the_worst(files: Path, loop: Pat
     write_table(tmp_path / "mined" / "candidates.parquet", rows, CANDIDATE_COLUMNS)
     found = _judged(MinedCandidates(tmp_path / "mined"), score, higher=True)
     assert found["score"] == pytest.approx((sum(values) - max(values) + worst) / len(values))
+
+
+def test_a_training_on_the_songs_of_another_policy_says_so(
+    files: Path, loop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = f"data={{use: songkit/pairs, root: {loop / 'round-01' / 'mined'}}}"
+    same = recipe(files, pairs, f"planner.weights={loop / 'round-00' / 'run' / 'weights' / 'planner.safetensors'}")
+    open_run(same, tmp_path / "same", resume=False)
+    assert "other weights" not in caplog.text
+    open_run(recipe(files, pairs), tmp_path / "other", resume=False)
+    assert "were sung with other weights than planner starts from" in caplog.text
 
 
 @pytest.mark.slow  # trains again after each kill
