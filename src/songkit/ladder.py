@@ -11,7 +11,6 @@ Planning imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,42 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from songkit._identity import identity_of, key_of, same_but_for_new_options
 from songkit._stages import Stage
 from songkit.atomic import write_atomically
 from songkit.errors import OutputError, did_you_mean
-from songkit.lineage import MARK, inputs_of, outputs_of, read_json
+from songkit.lineage import MARK, outputs_of, read_json
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
-from songkit.settings import SECTIONS
 
-__all__ = ["READS", "Planned", "climb", "plan"]
+__all__ = ["Planned", "climb", "plan"]
 
 _log = logging.getLogger(__name__)
-
-READS: Mapping[str, tuple[str, ...]] = {
-    "train": ("trainer", "optimizer"),
-    "prepare": ("prepare",),
-    "mine": ("generate", "mine"),
-    "merge": ("merge",),
-    "semi-online": ("trainer", "optimizer", "generate", "mine", "semi_online"),
-    "model": ("generate",),
-}
-"""The sections of a recipe that decide what a verb makes; the others may change without making it anew."""
-
-_NO_MATTER = (
-    "trainer.validate_",
-    "trainer.checkpoint_",
-    "trainer.log_every",
-    "trainer.workers",
-    "trainer.devices",
-    "trainer.strategy",
-    "trainer.activation_checkpointing",
-    "prepare.workers",
-    "mine.workers",
-    "mine.batch",
-    "merge.sweep.",
-)
-"""Beginnings of key paths in those sections that change how something is made, never what (but for rounding)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +131,13 @@ def _waiting(stage: Stage, recipe: Recipe, needed: list[str]) -> Planned:
 
 
 def _planned(stage: Stage, recipe: Recipe, out: Path) -> Planned:
-    identity = _identity(stage.settings.verb, recipe)
-    key = _key(identity)
+    identity = identity_of(stage.settings.verb, recipe)
+    key = key_of(identity)
     folder = out / f"{stage.name}-{key[:8]}"
     mark = read_json(folder / MARK)
+    if not mark and (earlier := _earlier(stage.name, identity, recipe, out)) is not None:
+        folder, mark = earlier
+        key = key_of(mark["identity"])
     if mark:
         made = outputs_of(folder)
         gone = [name for name, digest in mark["outputs"].items() if made.get(name) != digest]
@@ -173,6 +150,15 @@ def _planned(stage: Stage, recipe: Recipe, out: Path) -> Planned:
     state = "finished" if mark else "interrupted" if begun else "new"
     why = {"finished": "", "interrupted": "it was begun, but not finished", "new": _why(stage.name, identity, out)}
     return Planned(stage=stage, recipe=recipe, folder=folder, identity=identity, state=state, why=why[state])
+
+
+def _earlier(name: str, identity: Mapping[str, Any], recipe: Recipe, out: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Returns the folder of a stage that was finished before options came that are at their defaults now."""
+    for file in sorted(out.glob(f"{name}-????????/{MARK}")):
+        mark = read_json(file)
+        if same_but_for_new_options(mark.get("identity", {}), identity, recipe):
+            return file.parent, mark
+    return None
 
 
 def _why(name: str, identity: Mapping[str, Any], out: Path) -> str:
@@ -197,33 +183,6 @@ def _shown(value: Any) -> str:
     return text[1:15] if text.startswith('"sha256:') else text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _identity(verb: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns all that decides what a verb makes of a recipe, by key path."""
-    left_out = {"format", "paths", "vars", "plugins", "stages", "_components", *SECTIONS} - set(READS[verb])
-    values = dict(_leaves({key: value for key, value in recipe.resolved.items() if key not in left_out}, ""))
-    sections = tuple(f"{section}." for section in READS[verb])
-    for key in [key for key in values if key.startswith(sections)]:
-        # The folders of merged models: the digests of their weights are below.
-        if key.startswith(_NO_MATTER) or (key.startswith("merge.models.") and key.endswith(".run")):
-            del values[key]
-    for path, component in recipe.resolved["_components"].items():
-        values[f"{path} (revision)"] = component["revision"]
-    values.update({source.key: f"sha256:{source.sha256}" for source in inputs_of(recipe)})
-    return {"verb": verb, **values}
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from _leaves(child, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, list(value) if isinstance(value, tuple) else value
-
-
-def _key(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
-
-
 # --- running -------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +190,7 @@ def _run(planned: Planned, folder: Path, progress: bool) -> None:
     assert planned.identity is not None
     began = time.monotonic()
     _RUNS[planned.stage.settings.verb](planned.recipe, folder, progress)
-    key = _key(planned.identity)
+    key = key_of(planned.identity)
     weights = {name: digest for name, digest in outputs_of(folder).items() if name != "."}
     seconds = round(time.monotonic() - began, 1)
     mark = {"stage": planned.stage.name, "key": key, "seconds": seconds, "outputs": weights}

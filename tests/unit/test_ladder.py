@@ -9,11 +9,13 @@ import safetensors.torch
 import torch
 
 from songkit import cli
+from songkit._identity import key_of
 from songkit.errors import OutputError, RecipeError
 from songkit.ladder import climb, plan
 from songkit.lineage import find_runs, parents_of
 from songkit.recipe import dump, load
 from songkit.registry import Registry
+from songkit.settings import OptimizerSettings
 
 TOY = Path(__file__).parent.parent / "toy_task.py"
 STAGE = f"""format: 1
@@ -95,6 +97,23 @@ def test_what_changes_no_numbers_makes_nothing_anew(tmp_path, ladder):
     (tmp_path / "moved").mkdir()
     shutil.move(out, tmp_path / "moved" / "out")  # no key holds a path
     assert set(states(ladder(), tmp_path / "moved" / "out").values()) == {"finished"}
+
+
+def test_an_option_that_came_later_makes_nothing_anew_at_its_default(tmp_path, ladder):
+    out = tmp_path / "out"
+    folders = run(ladder(), out)
+    mark = json.loads((folders["first"] / "stage.json").read_text())
+    assert mark["identity"].pop("optimizer.weight_decay") == OptimizerSettings().weight_decay  # as if it were new
+    mark["key"] = key_of(mark["identity"])
+    (folders["first"] / "stage.json").write_text(json.dumps(mark))
+    moved = folders["first"].rename(out / f"first-{mark['key'][:8]}")
+    assert states(ladder(), out) == dict.fromkeys(folders, "finished")
+    assert run(ladder(), out)["first"] == moved
+    used = ladder("stages.first.options.optimizer={weight_decay: 0.5}")
+    assert states(used, out)["first"] == "new"
+    (moved / "weights" / "task.net.safetensors").unlink()
+    with pytest.raises(OutputError, match=r"the weights of task.net changed since the stage was finished"):
+        states(ladder(), out)
 
 
 def test_one_stage_runs_alone_once_what_it_starts_from_is_there(tmp_path, ladder):
