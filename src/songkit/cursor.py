@@ -73,9 +73,12 @@ def draw_moves(walks: Sequence[Walk], logits: Tensor, *, seeds: Sequence[int], f
 _FREELY = Sampling(temperature=1.0, top_k=0)
 
 
-def move_loss(logits: Tensor, cursor: Tensor, lengths: Tensor) -> Tensor:
-    """Cross-entropy of a cursor's moves: logits [B, F - 1, moves] at frame f predict the move to frame f + 1."""
-    moves = (cursor[:, 1:] - cursor[:, :-1]).clamp(0, logits.shape[2] - 1)
+def move_loss(logits: Tensor, cursor: Tensor, lengths: Tensor, due: Tensor | None = None) -> Tensor:
+    """Cross-entropy of a cursor's moves: logits [B, F - 1, moves] at frame f predict the move to frame f + 1.
+
+    Moves lead to where the cursor is due, by default to where it is.
+    """
+    moves = ((cursor if due is None else due)[:, 1:] - cursor[:, :-1]).clamp(0, logits.shape[2] - 1)
     inside = torch.arange(moves.shape[1], device=moves.device) + 1 < lengths[:, None]
     return functional.cross_entropy(logits.float().transpose(1, 2), moves.masked_fill(~inside, -100))
 

@@ -157,9 +157,9 @@ class StreamPlanner(Planner):
         if self.cursor_steps:
             assert conditions.cursor is not None
             moves = self.move(states[:, : stride * (frames - 1) : stride])
-            losses["cursor"] = self._cursor_weight * move_loss(moves, conditions.cursor, own.lengths)
+            losses["cursor"] = self._cursor_weight * move_loss(moves, conditions.cursor, own.lengths, conditions.due)
         predicting = [states[:, offset::stride][:, : frames + 1] for offset in self.pattern.offsets]
-        losses |= self._beside_losses(predicting, codes)
+        losses |= self._beside_losses(predicting, codes, conditions)
         return Plan(own, hidden, mask, cursor=conditions.cursor, losses=losses), predicting, moves
 
     @torch.no_grad()
@@ -244,10 +244,12 @@ class StreamPlanner(Planner):
         frame = torch.arange(length, device=told.device) // self.pattern.stride
         return told[:, frame.clamp(max=cursor.shape[1] - 1)]
 
-    def _beside_losses(self, predicting: Sequence[Tensor], codes: Codes) -> dict[str, Tensor]:
+    def _beside_losses(self, predicting: Sequence[Tensor], codes: Codes, conditions: Conditions) -> dict[str, Tensor]:
         """Cross-entropy of the auxiliary tracks that the codes have, read from the states of this planner's levels."""
         losses = {}
         inside = torch.arange(codes.ids.shape[2], device=codes.ids.device) < codes.lengths[:, None]
+        if conditions.due is not None:
+            inside = inside & (conditions.due == conditions.cursor)
         sizes = self._level_sizes()
         for number, (track, weight) in enumerate(self._auxiliary.items()):
             if track not in codes.layout.tracks:

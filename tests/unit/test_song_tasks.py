@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from songkit.components.configs import TrainPlannerConfig, TrainRefinerConfig
 from songkit.components.prepared import PreparedSource
@@ -21,9 +22,10 @@ from songkit.errors import LayoutError, RecipeError
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.planner import TrainPlanner
 from songkit.tasks.refiner import TrainRefiner
+from songkit.tasks.songs import lingering
 from songkit.testing.standins import ModelConfig, SongsConfig, TinyCodec, TinyConditioner, TokenisedSongs
 from songkit.testing.tiny_language import TinyPlanner, TinyRefiner
-from songkit.types import TIERS
+from songkit.types import TIERS, Codes, Conditions, Plan
 
 MODEL = ModelConfig()
 SETTINGS = TrainerSettings(max_steps=100, batch_size=2, accelerator="cpu")
@@ -105,6 +107,59 @@ def test_whole_songs_overrun_their_end_in_training_alone(planner_task: Any, song
     assert not planner_task(overrun_seconds=0.2, max_seconds=0.3).batch(0).codes.ids[:, :, 8:].any()  # cut songs go on
     counted = task.planner.score(dataclasses.replace(batch.codes, ended=batch.complete), task.conditions(batch, None))
     assert counted.scores.counted[:, 0].sum(1).tolist() == [length + 1 + overrun for length in lengths.tolist()]
+
+
+@given(
+    stands=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    longest=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_cursor_that_lingers_repeats_what_is_sung_there_and_should_have_moved(
+    stands: list[int], longest: int, seed: int
+) -> None:
+    cursor = np.repeat(2 * np.arange(len(stands)), stands)
+    order, there, due = lingering(cursor, longest, np.random.default_rng(seed))
+    late = due != there
+    assert order[~late].tolist() == list(range(len(cursor)))
+    assert there.tolist() == cursor[order].tolist()
+    assert due[~late].tolist() == cursor.tolist()
+    assert (late.sum() == 0) if len(stands) == 1 else (1 <= late.sum() <= longest)
+    assert np.flatnonzero(late).tolist() == list(range(late.argmax(), late.argmax() + late.sum()))
+    assert (due[late] == there[late] + 2).all()
+
+
+class Following(TinyPlanner):
+    """Says that it follows the lyrics, and finds the ids of lingering frames less likely than they are."""
+
+    worse = 0.0
+
+    def score(self, codes: Codes, conditions: Conditions) -> Plan:
+        plan = super().score(codes, conditions)
+        late = functional.pad(conditions.due != conditions.cursor, (0, 1))[:, None]
+        assert late.any()
+        found = plan.scores.log_probabilities - self.worse * late
+        streams = (*plan.scores.streams, "cursor")
+        return dataclasses.replace(
+            plan, scores=dataclasses.replace(plan.scores, log_probabilities=found, streams=streams)
+        )
+
+
+def test_ids_of_frames_at_which_a_cursor_lingers_teach_nothing(planner_task: Any) -> None:
+    planner = Following(MODEL)
+    task = planner_task(planner=planner, linger_seconds=1.0)
+    batch, losses = task.batch(0), []
+    for planner.worse in (0.0, 5.0):
+        losses.append(task.losses(batch, torch.Generator().manual_seed(0)))
+    assert losses[0]["tokens"] == losses[1]["tokens"] > 0
+    assert losses[0]["_accuracy"] == losses[1]["_accuracy"]
+    assert task.batch(0).codes.lengths.tolist() == batch.codes.lengths.tolist()
+    assert planner_task().batch(0).codes.lengths.sum() < batch.codes.lengths.sum()
+
+
+def test_a_planner_that_does_not_follow_lyrics_refuses_to_linger(planner_task: Any) -> None:
+    task = planner_task(linger_seconds=1.0)
+    with pytest.raises(RecipeError, match=r"task.linger_seconds is 1.0, and this planner does not follow the lyrics"):
+        task.losses(task.batch(0), torch.Generator().manual_seed(0))
 
 
 def test_tiers_are_told_unless_they_are_hidden(planner_task: Any, songs: TokenisedSongs, monkeypatch: Any) -> None:
@@ -205,7 +260,7 @@ def test_only_what_is_untrained_starts_from_the_codec(planner_task: Any, codec: 
         ({"grow_from": 9.0, "max_seconds": 5.0}, "grow_from is 9.0, expected above 0 and at most max_seconds"),
         ({"max_seconds": 0.0}, "max_seconds is 0.0, expected above 0"),
         ({"degrade_share": 1.5}, "degrade_share is 1.5, expected a probability"),
-        ({"overrun_seconds": 1.0}, "overrun_seconds is 1.0, expected 0: a refiner ends with its plan"),
+        ({"overrun_seconds": 1.0}, "overrun_seconds is 1.0, expected 0: a refiner goes where its plan goes"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, float], told: str) -> None:

@@ -93,6 +93,24 @@ def test_a_packed_model_scores_as_before(parts) -> None:
 
 
 @torch.no_grad()
+def test_a_cursor_that_lingers_should_move_on_at_each_of_its_frames(parts) -> None:
+    conditioner, planner, _ = parts
+    codes, _ = teacher()
+    given = conditions(conditioner)
+    plan = planner.score(codes, given)
+    given.due = given.cursor.clone()
+    given.due[0, 4:6] += 1  # at frame 6 the cursor stands still, and at 4 and 5 it should be a token further
+    late = planner.score(codes, given)
+    torch.testing.assert_close(late.hidden, plan.hidden)
+    moves = planner.move(plan.hidden[0, -planner.states_of(20) :][3:5]).log_softmax(-1)
+    stays = plan.scores.log_probabilities[0, -1, 3:5]
+    went = given.due[0, 4:6] - given.cursor[0, 3:5]
+    expected = (stays - moves.gather(1, went[:, None])[:, 0]).sum() / plan.scores.counted[:, -1].sum()
+    weight = MixedLMConfig().cursor_weight
+    torch.testing.assert_close(late.losses["cursor"] - plan.losses["cursor"], weight * expected)
+
+
+@torch.no_grad()
 def test_a_song_that_overruns_should_end_at_each_frame_after_its_end(parts) -> None:
     conditioner, planner, _ = parts
     codes, _ = teacher()

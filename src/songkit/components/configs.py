@@ -142,6 +142,10 @@ class TrainPlannerConfig:
     overrun_seconds: float = 0.0
     """How long whole songs go on after their end with some other part of themselves, in seconds, while the end stays
     what should come next. A model that never saw what follows a missed end does not find it again."""
+    linger_seconds: float = 0.0
+    """For how long the cursor along the lyrics stands still at one place of each song, at most, in seconds, over frames
+    that repeat what is sung there, while moving on stays what should come next. A model that never saw a missed move
+    waits for the rest of the song. Needs a planner that follows the lyrics; 0 is never."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
@@ -152,8 +156,11 @@ class TrainPlannerConfig:
         ]
         if self.grow_from is not None and not 0 < self.grow_from <= self.max_seconds:
             problems.append(f"grow_from is {self.grow_from}, expected above 0 and at most max_seconds, or null")
-        if not self.overrun_seconds >= 0:
-            problems.append(f"overrun_seconds is {self.overrun_seconds}, expected 0 or more")
+        problems += [
+            f"{name} is {getattr(self, name)}, expected 0 or more"
+            for name in ("overrun_seconds", "linger_seconds")
+            if not getattr(self, name) >= 0
+        ]
         return problems
 
 
@@ -180,6 +187,9 @@ class TrainRefinerConfig(TrainPlannerConfig):
         ]
         if self.degrade_neighbours < 0:
             shares.append(f"degrade_neighbours is {self.degrade_neighbours}, expected 0 or more")
-        if self.overrun_seconds > 0:
-            shares.append(f"overrun_seconds is {self.overrun_seconds}, expected 0: a refiner ends with its plan")
+        shares += [
+            f"{name} is {getattr(self, name)}, expected 0: a refiner goes where its plan goes"
+            for name in ("overrun_seconds", "linger_seconds")
+            if getattr(self, name) > 0
+        ]
         return [*super().validate(), *shares]

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from songkit.components.configs import TrainPlannerConfig
+from songkit.errors import RecipeError
 from songkit.interfaces import Planner, Tokenizer
 from songkit.tasks.songs import SongBatch, SongTask
 
@@ -41,8 +43,19 @@ class TrainPlanner(SongTask):
         plan = self.planner.score(replace(batch.codes.arrange(self._read), ended=batch.complete), conditions)
         assert plan.scores is not None
         layout, found = plan.codes.layout, plan.scores
-        nats, counted = -found.log_probabilities[:, : len(layout)], found.counted[:, : len(layout)]
-        accuracy = found.likeliest[:, : len(layout)].sum() / counted.sum()
+        if self.config.linger_seconds > 0 and "cursor" not in found.streams:
+            raise RecipeError(
+                f"task.linger_seconds is {self.config.linger_seconds}, and this planner does not follow the lyrics: it "
+                "has no cursor that could linger. Set it to 0, or take a planner with one (levo2/mixed-lm)."
+            )
+        counted = found.counted[:, : len(layout)]
+        if conditions.due is not None and conditions.cursor is not None:
+            lingering = functional.pad(
+                conditions.due != conditions.cursor, (0, counted.shape[2] - conditions.due.shape[1])
+            )
+            counted = counted & ~lingering[:, None]
+        nats = -found.log_probabilities[:, : len(layout)].where(counted, 0.0)
+        accuracy = (found.likeliest[:, : len(layout)] & counted).sum() / counted.sum()
         losses = {"tokens": nats.sum() / counted.sum(), "_accuracy": accuracy, **plan.losses}
         if len(layout) > 1:
             for k, name in enumerate(found.streams[: len(layout)]):

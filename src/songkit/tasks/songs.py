@@ -20,7 +20,7 @@ from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
 from songkit.types import TIERS, Codes, Conditions, TokenLayout
 
-__all__ = ["SongBatch", "SongTask"]
+__all__ = ["SongBatch", "SongTask", "lingering"]
 
 
 @dataclass
@@ -34,12 +34,14 @@ class SongBatch:
     cursor: Tensor | None
     """int64 [B, F], the lyrics token of each frame."""
     prompts: list[Codes | None]
+    due: Tensor | None = None
+    """int64 [B, F], the lyrics token that each frame should be at, where a cursor lingers."""
 
     def to(self, device: torch.device) -> SongBatch:
         """Returns the batch on a device; prompts stay, the conditioner moves what it embeds."""
         codes = replace(self.codes, ids=self.codes.ids.to(device), lengths=self.codes.lengths.to(device))
-        cursor = None if self.cursor is None else self.cursor.to(device)
-        return SongBatch(self.requests, codes, self.complete.to(device), cursor, self.prompts)
+        cursor, due = (None if x is None else x.to(device) for x in (self.cursor, self.due))
+        return SongBatch(self.requests, codes, self.complete.to(device), cursor, self.prompts, due)
 
 
 class SongTask(Task):
@@ -98,8 +100,9 @@ class SongTask(Task):
 
     def batch(self, step: int) -> SongBatch:
         """Songs for one step."""
-        overrun = round(self.config.overrun_seconds * self._data.layout.frame_rate)
-        return self._songs(self._data, self.rng(step), self._longest(step), overrun)
+        rate = self._data.layout.frame_rate
+        overrun, linger = (round(s * rate) for s in (self.config.overrun_seconds, self.config.linger_seconds))
+        return self._songs(self._data, self.rng(step), self._longest(step), overrun, linger)
 
     def items(self, batch: SongBatch) -> float:
         """Frames in a batch."""
@@ -129,7 +132,7 @@ class SongTask(Task):
     def conditions(self, batch: SongBatch, generator: torch.Generator, side: str = "planner") -> Conditions:
         """Conditions of a batch, with its cursor."""
         conditions: Conditions = self.conditioner(batch.requests, prompts=batch.prompts, side=side, generator=generator)
-        conditions.cursor = batch.cursor
+        conditions.cursor, conditions.due = batch.cursor, batch.due
         return conditions
 
     def _require_validation(self) -> PreparedSource:
@@ -144,38 +147,46 @@ class SongTask(Task):
         grown = min(1.0, number / (self.settings.accumulate * steps * config.grow_until))
         return float(config.grow_from + grown * (config.max_seconds - config.grow_from))
 
-    def _songs(self, data: PreparedSource, rng: np.random.Generator, longest: float, overrun: int = 0) -> SongBatch:
+    def _songs(
+        self, data: PreparedSource, rng: np.random.Generator, longest: float, overrun: int = 0, linger: int = 0
+    ) -> SongBatch:
         size = min(self.settings.batch_size, len(data))
         # Neighbours in length, four times as many as needed: little padding, yet never the same company twice.
         window = min(4 * size, len(data))
         first = int(rng.integers(len(data) - window + 1))
         chosen = self._orders[id(data)][first + rng.permutation(window)[:size]].tolist()
-        frame_rate = data.layout.frame_rate
-        limit = max(1, round(longest * frame_rate))
-        lengths = np.minimum(data.frames[chosen], limit)
+        limit = max(1, round(longest * data.layout.frame_rate))
         whole = data.frames[chosen] <= limit
-        ids = np.zeros((size, len(data.layout), int(lengths.max()) + overrun), np.int64)
-        cursor = np.zeros((size, ids.shape[2]), np.int64)
-        requests, prompts, has_cursor = [], [], False
-        for row, (index, length) in enumerate(zip(chosen, lengths.tolist(), strict=True)):
+        rows, requests, prompts, aligned = [], [], [], False
+        for index, ends in zip(chosen, whole.tolist(), strict=True):
             codes = data.codes(index)
-            ids[row, :, :length] = codes[:, :length]
-            if overrun and whole[row]:
-                other = (int(rng.integers(length)) + np.arange(overrun)) % length
-                ids[row, :, length : length + overrun] = codes[:, other]
+            length = min(codes.shape[1], limit)
+            order = np.arange(length)
+            after = (int(rng.integers(length)) + np.arange(overrun)) % length if overrun and ends else order[:0]
             request, where = self._request(data, index)
+            aligned = aligned or where is not None
+            cursor = due = np.zeros(length, np.int64) if where is None else where[:length]
+            if linger:
+                order, cursor, due = lingering(cursor, linger, rng)
+            rows.append((codes[:, order], codes[:, after], cursor, due))
             requests.append(request)
-            if where is not None:
-                has_cursor = True
-                cursor[row, :length] = where[:length]
-                cursor[row, length:] = where[length - 1]
             prompts.append(self._prompt(data, codes, rng))
+        lengths = np.array([len(cursor) for _, _, cursor, _ in rows])
+        ids = np.zeros((size, len(data.layout), int(lengths.max()) + overrun), np.int64)
+        cursors = np.zeros((2, size, ids.shape[2]), np.int64)
+        for row, (sung, after, *places) in enumerate(rows):
+            ids[row, :, : lengths[row]] = sung
+            ids[row, :, lengths[row] : lengths[row] + after.shape[1]] = after
+            for cursor, place in zip(cursors, places, strict=True):
+                cursor[row] = place[-1]
+                cursor[row, : lengths[row]] = place
         return SongBatch(
             requests,
             Codes(torch.from_numpy(ids), torch.from_numpy(lengths.astype(np.int64)), data.layout, overrun=overrun),
             torch.from_numpy(whole),
-            torch.from_numpy(cursor) if has_cursor else None,
+            torch.from_numpy(cursors[0]) if aligned else None,
             prompts,
+            torch.from_numpy(cursors[1]) if aligned and linger else None,
         )
 
     def _prompt(self, data: PreparedSource, codes: np.ndarray, rng: np.random.Generator) -> Codes | None:
@@ -199,3 +210,27 @@ class SongTask(Task):
                 where = self.conditioner.cursor(request, song.alignment, frames, rate)
             self._known[key] = (request, where)
         return self._known[key]
+
+
+def lingering(cursor: np.ndarray, longest: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Has a cursor stand still for too long before one of its moves, over frames that repeat what is sung there.
+
+    Args:
+        cursor: int64 [F], the lyrics token of each frame.
+        longest: At most so many frames are put in, at least one.
+        rng: Draws where, and how many.
+
+    Returns:
+        Which frame stands at each of the places, int64 [F + n]; the cursor there; and where it should be. Nothing is
+        put in where a cursor never moves.
+    """
+    moves = np.flatnonzero(np.diff(cursor)) + 1
+    order = np.arange(len(cursor))
+    if not len(moves):
+        return order, cursor, cursor
+    at, more = int(rng.choice(moves)), int(rng.integers(1, longest + 1))
+    began = int(np.searchsorted(cursor, cursor[at - 1]))
+    order = np.concatenate([order[:at], began + np.arange(more) % (at - began), order[at:]])
+    due = cursor[order]
+    due[at : at + more] = cursor[at]
+    return order, cursor[order], due
