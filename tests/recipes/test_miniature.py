@@ -72,9 +72,10 @@ TOWER = MODEL[len(CODEC) :]
 TINY = {
     "songs": [*SONGS, "prepare.workers=1"],
     "valid-songs": [*SONGS, "prepare.workers=1"],
-    **{stage: ["prepare.workers=1"] for stage in ("heard", "valid-heard")},
+    "full-songs": [*SONGS[:3], "prepare.workers=1"],
+    **{stage: ["prepare.workers=1"] for stage in ("heard", "valid-heard", "full-heard")},
     **{stage: [*CODEC, *SHORT] for stage in ("vae", "tokens", "diffusion")},
-    **{stage: [*CODEC, "prepare.workers=1"] for stage in ("codes", "valid-codes")},
+    **{stage: [*CODEC, "prepare.workers=1"] for stage in ("codes", "valid-codes", "full-codes")},
     "pretrain": [*MODEL, *SHORT],
     "sft": [*TOWER, *SHORT],
     **{stage: [*MODEL, *REFINER, *SHORT] for stage in ("voice", "extension")},
