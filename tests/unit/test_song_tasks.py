@@ -162,6 +162,14 @@ def test_a_planner_that_does_not_follow_lyrics_refuses_to_linger(planner_task: A
         task.losses(task.batch(0), torch.Generator().manual_seed(0))
 
 
+def test_songs_whose_cursor_may_linger_overrun_with_what_is_sung_last(planner_task: Any) -> None:
+    batch = planner_task(overrun_seconds=0.2, linger_seconds=0.5, max_seconds=60).batch(0)
+    for ids, cursor, length in zip(batch.codes.ids, batch.cursor, batch.codes.lengths.tolist(), strict=True):
+        last = ids[:, :length][:, cursor[:length] == cursor[length - 1]]
+        overrun = batch.codes.overrun
+        assert torch.equal(ids[:, length : length + overrun], torch.cat([last] * (1 + overrun), 1)[:, :overrun])
+
+
 def test_tiers_are_told_unless_they_are_hidden(planner_task: Any, songs: TokenisedSongs, monkeypatch: Any) -> None:
     whole = TokenisedSongs.__getitem__
     monkeypatch.setattr(

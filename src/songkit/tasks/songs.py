@@ -162,10 +162,13 @@ class SongTask(Task):
             codes = data.codes(index)
             length = min(codes.shape[1], limit)
             order = np.arange(length)
-            after = (int(rng.integers(length)) + np.arange(overrun)) % length if overrun and ends else order[:0]
             request, where = self._request(data, index)
             aligned = aligned or where is not None
             cursor = due = np.zeros(length, np.int64) if where is None else where[:length]
+            after = order[:0]
+            if overrun and ends:
+                part = (int(rng.integers(length)) + np.arange(overrun)) % length
+                after = _again(cursor, length, overrun) if linger else part
             if linger:
                 order, cursor, due = lingering(cursor, linger, rng)
             rows.append((codes[:, order], codes[:, after], cursor, due))
@@ -213,7 +216,9 @@ class SongTask(Task):
 
 
 def lingering(cursor: np.ndarray, longest: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Has a cursor stand still for too long before one of its moves, over frames that repeat what is sung there.
+    """Has a cursor stand still for too long at one place, over frames that repeat what is sung there.
+
+    Places are drawn by their lengths: a section without words is as likely as all phones of as long a verse.
 
     Args:
         cursor: int64 [F], the lyrics token of each frame.
@@ -224,13 +229,19 @@ def lingering(cursor: np.ndarray, longest: int, rng: np.random.Generator) -> tup
         Which frame stands at each of the places, int64 [F + n]; the cursor there; and where it should be. Nothing is
         put in where a cursor never moves.
     """
-    moves = np.flatnonzero(np.diff(cursor)) + 1
     order = np.arange(len(cursor))
+    moves = np.flatnonzero(np.diff(cursor)) + 1
     if not len(moves):
         return order, cursor, cursor
-    at, more = int(rng.choice(moves)), int(rng.integers(1, longest + 1))
-    began = int(np.searchsorted(cursor, cursor[at - 1]))
-    order = np.concatenate([order[:at], began + np.arange(more) % (at - began), order[at:]])
+    at = int(moves[np.searchsorted(moves, rng.integers(moves[-1]), side="right")])
+    more = int(rng.integers(1, longest + 1))
+    order = np.concatenate([order[:at], _again(cursor, at, more), order[at:]])
     due = cursor[order]
     due[at : at + more] = cursor[at]
     return order, cursor[order], due
+
+
+def _again(cursor: np.ndarray, end: int, frames: int) -> np.ndarray:
+    """Returns the frames [frames] that repeat what was sung before `end` on the token that was sung last."""
+    began = int(np.searchsorted(cursor, cursor[end - 1]))
+    return began + np.arange(frames) % (end - began)
