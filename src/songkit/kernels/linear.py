@@ -60,7 +60,7 @@ class PackedLinear(nn.Module):
         """
         super().__init__()
         self.in_features, self.out_features, self.precision = layer.in_features, layer.out_features, precision
-        self.way: Way = way or ("native" if library() is not None else "onednn" if _has_onednn() else "plain")
+        self.way: Way = way or _best_way()
         self.dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         weight, scales, sums = layer.weight.detach(), None, None
         if precision == "int8":
@@ -178,7 +178,8 @@ def pack(module: nn.Module, precision: Precision, way: Way | None = None) -> Non
         for name, child in parent.named_children()
         if type(child) is nn.Linear and child.in_features % 4 == 0
     ]
-    room = Room(sum(Room.needs(_bytes(child, precision)) for _, _, child in found))
+    way = way or _best_way()
+    room = Room(sum(Room.needs(_bytes(child, precision)) for _, _, child in found)) if way == "native" else None
     while found:  # and so the layers' own weights are dropped one by one
         parent, name, child = found.pop(0)
         setattr(parent, name, PackedLinear(child, precision, way, room))
@@ -191,6 +192,10 @@ def _guided(out: Tensor, guidance: float) -> Tensor:
 def _bytes(layer: nn.Linear, precision: Precision) -> int:
     """How much packed weights take."""
     return -(-layer.out_features // _BAND) * _BAND * layer.in_features * _BYTES[precision]
+
+
+def _best_way() -> Way:
+    return "native" if library() is not None else "onednn" if _has_onednn() else "plain"
 
 
 def _has_onednn() -> bool:
