@@ -168,7 +168,7 @@ class SongTask(Task):
             after = order[:0]
             if overrun and ends:
                 part = (int(rng.integers(length)) + np.arange(overrun)) % length
-                after = _again(cursor, length, overrun) if linger else part
+                after = _again(cursor, length, overrun, rng) if linger else part
             if linger:
                 order, cursor, due = lingering(cursor, linger, rng)
             rows.append((codes[:, order], codes[:, after], cursor, due))
@@ -235,13 +235,18 @@ def lingering(cursor: np.ndarray, longest: int, rng: np.random.Generator) -> tup
         return order, cursor, cursor
     at = int(moves[np.searchsorted(moves, rng.integers(moves[-1]), side="right")])
     more = int(rng.integers(1, longest + 1))
-    order = np.concatenate([order[:at], _again(cursor, at, more), order[at:]])
+    order = np.concatenate([order[:at], _again(cursor, at, more, rng), order[at:]])
     due = cursor[order]
     due[at : at + more] = cursor[at]
     return order, cursor[order], due
 
 
-def _again(cursor: np.ndarray, end: int, frames: int) -> np.ndarray:
-    """Returns the frames [frames] that repeat what was sung before `end` on the token that was sung last."""
-    began = int(np.searchsorted(cursor, cursor[end - 1]))
-    return began + np.arange(frames) % (end - began)
+def _again(cursor: np.ndarray, end: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the frames [frames] that repeat what was sung before `end` on the token that was sung last.
+
+    From one frame, as of a held note or silence, to all of the token, and lengths of each order as likely: a model that
+    waits may do either.
+    """
+    sung = end - int(np.searchsorted(cursor, cursor[end - 1]))
+    part = round(sung ** rng.random())
+    return end - part + np.arange(frames) % part
