@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from songkit._resolved import walk
+from songkit._resolved import leaves_of, walk
 from songkit._typed import values_of
 from songkit.lineage import inputs_of
 from songkit.recipe import Recipe
@@ -45,7 +45,7 @@ _NO_MATTER = (
 def identity_of(verb: str, recipe: Recipe) -> dict[str, Any]:
     """Returns all that decides what a verb makes of a recipe, by key path."""
     left_out = {"format", "paths", "vars", "plugins", "stages", "_components", *SECTIONS} - set(READS[verb])
-    values = dict(_leaves({key: value for key, value in recipe.resolved.items() if key not in left_out}, ""))
+    values = dict(leaves_of({key: value for key, value in recipe.resolved.items() if key not in left_out}, ""))
     sections = tuple(f"{section}." for section in READS[verb])
     for key in [key for key in values if key.startswith(sections)]:
         # The folders of merged models: the digests of their weights are below.
@@ -85,13 +85,5 @@ def _defaults(recipe: Recipe) -> dict[str, Any]:
             if option.default_factory is not dataclasses.MISSING:
                 default = option.default_factory()
             if default is not dataclasses.MISSING:
-                found.update(_leaves(values_of(default), f"{where}.{option.name}"))
+                found.update(leaves_of(values_of(default), f"{where}.{option.name}"))
     return found
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from _leaves(child, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, list(value) if isinstance(value, tuple) else value

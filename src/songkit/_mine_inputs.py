@@ -6,13 +6,14 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from songkit._recipe_edits import with_settings
+from songkit._resolved import leaves_of
 from songkit.atomic import write_atomically
 from songkit.errors import RecipeError, RequestError
 from songkit.lineage import inputs_of
@@ -106,7 +107,7 @@ def identity_of(recipe: Recipe) -> dict[str, Any]:
     wanted = {key: recipe.resolved[key] for key in ("seed", "generate", *roles)}
     wanted["metrics"] = recipe.resolved.get("metrics", {})
     wanted["mine"] = {key: getattr(recipe.mine, key) for key in ("start", "limit", "max_sections", "candidates")}
-    values = dict(_leaves(wanted, ""))
+    values = dict(leaves_of(wanted, ""))
     for path, component in recipe.resolved["_components"].items():
         if path.partition(".")[0] in (*roles, "metrics"):
             values[f"{path} (revision)"] = component["revision"]
@@ -185,11 +186,3 @@ def _check_requests(requests: Sequence[SongRequest], recipe: Recipe) -> None:
         problems.append(f"no request is left to sing (mine.start is {recipe.mine.start}). Give more, or start earlier.")
     if problems:
         raise RequestError("\n".join(problems))
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from _leaves(child, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, list(value) if isinstance(value, tuple) else value

@@ -11,7 +11,7 @@ from songkit._structure import Node
 from songkit._typed import values_of
 from songkit._yaml import MISSING, Item, leaves, plain
 
-__all__ = ["components_of", "node_values", "resolved_values", "walk"]
+__all__ = ["components_of", "leaves_of", "node_values", "resolved_values", "walk"]
 
 
 def resolved_values(
@@ -69,6 +69,15 @@ def node_values(node: Node) -> dict[str, Any]:
         elif option.init and not parts & set(option.metadata):
             out[option.name] = values_of(getattr(node.config, option.name))
     return out
+
+
+def leaves_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yields the values inside mappings with their key paths, tuples as lists."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from leaves_of(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(value) if isinstance(value, tuple) else value
 
 
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
