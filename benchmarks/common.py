@@ -21,14 +21,12 @@ __all__ = ["finish", "machine", "mean_interval", "test_songs"]
 
 
 def test_songs(count: int, *, seed: int, shortest: float, longest: float, **options: Any) -> list[Song]:
-    """Returns songs of the synthesiser whose words, the test split, are in no training song."""
+    """Returns songs of the synthesiser whose words are in no training song: those of the test split, unless told."""
     from songkit_synth.configs import SynthSongsConfig
     from songkit_synth.source import build
 
-    options = {"sample_rate": 24000, "channels": 1, "tracks": ["vocal"], **options}
-    config = SynthSongsConfig(
-        split="test", songs=count, seed=seed, seconds_min=shortest, seconds_max=longest, **options
-    )
+    options = {"split": "test", "sample_rate": 24000, "channels": 1, "tracks": ["vocal"], **options}
+    config = SynthSongsConfig(songs=count, seed=seed, seconds_min=shortest, seconds_max=longest, **options)
     source = build(config)
     return [source[i] for i in range(count)]
 
