@@ -7,6 +7,8 @@ Sings the same lyrics of the test split with what each stage has made (`songkit 
 of levo2/mini/ablations, all with --out LADDER), judges the songs, and compares each row song by song with the row it is
 a change of. Rows that are not trained yet are left out and named. Songs and scores in --keep are not made again.
 
+--picture draws those differences, a panel for each judge.
+
 Some judges also chose the pairs that the models were trained on. Their columns say `chosen by`, as far as a row's
 training used them; `key`, `quality` and the lengths chose nothing.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs=2, default=(10.0, 20.0), help="lengths of the originals")
     parser.add_argument("--keep", type=Path, required=True, help="folder for songs and scores")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--picture", type=Path, help="SVG file for the paired differences")
     args = parser.parse_args()
 
     registry = Registry.discover()
@@ -114,6 +117,8 @@ def main() -> None:
         scores[row.name] = judged(recipe, originals, args.keep / row.name.replace(" ", "-"), args.seed, registry)
     if missing:
         print(f"not trained in {args.ladder}, and left out: {', '.join(missing)}\n")
+    if args.picture:
+        draw([row for row in ROWS if row.name in scores and row.against in scores], scores, args.picture)
     table = [cells(row, scores) for row in ROWS if row.name in scores]
     finish(
         f"{len(originals)} requests of the test split; below each mean its paired difference from the row it changes",
@@ -176,10 +181,42 @@ def cells(row: Row, scores: Mapping[str, Mapping[str, np.ndarray]]) -> list[str]
         own = scores[row.name][title]
         text = shown(own[~np.isnan(own)])
         if row.against in scores:
-            change = own - scores[row.against][title]
-            text += f"; {shown(change[~np.isnan(change)], sign='+')}"
+            text += f"; {shown(changes(row, scores, title), sign='+')}"
         out.append(text)
     return [*out, row.paper]
+
+
+def changes(row: Row, scores: Mapping[str, Mapping[str, np.ndarray]], title: str) -> np.ndarray:
+    """Returns how far a row's songs are from those of the row it changes, of requests that both were judged for."""
+    change: np.ndarray = scores[row.name][title] - scores[row.against][title]
+    return change[~np.isnan(change)]
+
+
+def draw(rows: Sequence[Row], scores: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:
+    """Draws the paired differences with their intervals: coloured where they do not reach over zero."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    titles = [title for title in SCORES if title not in ("ended ↑", "length")]
+    figure = Figure(figsize=(2.0 * len(titles) + 2.0, 0.32 * len(rows) + 1.0), layout="constrained")
+    FigureCanvasSVG(figure)
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, title in zip(panels, titles, strict=True):
+        axes.axvline(0, color="#b5b8c0", linewidth=1)
+        for place, row in enumerate(rows):
+            mean, low, high = mean_interval(changes(row, scores, title).tolist())
+            better = (mean < 0) == ("↓" in title)
+            colour = "#b5b8c0" if low <= 0 <= high else "#2f8f5b" if better else "#e07a3f"
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot([mean], [place], "o", color=colour, markersize=5)
+        axes.set_title(title.split(" (")[0], fontsize=9)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(rows)), [f"{row.name}  (from {row.against})" for row in rows])
+    panels[0].invert_yaxis()
+    # Neither date nor random ids: the same scores are the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "songkit"}):
+        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def shown(values: np.ndarray, sign: str = "") -> str:
