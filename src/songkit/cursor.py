@@ -76,7 +76,7 @@ _FREELY = Sampling(temperature=1.0, top_k=0)
 def move_loss(logits: Tensor, cursor: Tensor, lengths: Tensor, due: Tensor | None = None) -> Tensor:
     """Cross-entropy of a cursor's moves: logits [B, F - 1, moves] at frame f predict the move to frame f + 1.
 
-    Moves lead to where the cursor is due, by default to where it is.
+    Moves lead to where the cursor is due, by default to where it is. Due nowhere (-1), it stays.
     """
     moves = ((cursor if due is None else due)[:, 1:] - cursor[:, :-1]).clamp(0, logits.shape[2] - 1)
     inside = torch.arange(moves.shape[1], device=moves.device) + 1 < lengths[:, None]

@@ -316,7 +316,8 @@ class Conditions:
     """int64 [B, F]: the lyrics token being sung at each frame; given in training, predicted in generation."""
     due: Tensor | None = None
     """int64 [B, F], in training: the token that should be sung at each frame. Where it is not the cursor's, the cursor
-    lingers: it should have moved on, and the ids of the frame teach nothing. None is nowhere."""
+    lingers: it should have moved on, or the song be about to end (-1, and the cursor stays), and the ids of the frame
+    teach nothing. None is nowhere."""
     forbidden: Sequence[frozenset[int]] | None = None
     """For each song, ids of the planner's leading stream that may not be drawn; None where all may."""
 

@@ -118,7 +118,7 @@ def test_a_cursor_that_lingers_repeats_what_is_sung_there_and_should_have_moved(
     stands: list[int], longest: int, seed: int
 ) -> None:
     cursor = np.repeat(2 * np.arange(len(stands)), stands)
-    order, there, due = lingering(cursor, longest, np.random.default_rng(seed))
+    order, there, due = lingering(cursor, longest, np.random.default_rng(seed), ends=False)
     late = due != there
     assert order[~late].tolist() == list(range(len(cursor)))
     assert there.tolist() == cursor[order].tolist()
@@ -126,6 +126,24 @@ def test_a_cursor_that_lingers_repeats_what_is_sung_there_and_should_have_moved(
     assert (late.sum() == 0) if len(stands) == 1 else (1 <= late.sum() <= longest)
     assert np.flatnonzero(late).tolist() == list(range(late.argmax(), late.argmax() + late.sum()))
     assert (due[late] == there[late] + 2).all()
+
+
+@given(stands=st.lists(st.integers(1, 6), min_size=2, max_size=8), seed=st.integers(0, 2**32 - 1))
+def test_a_cursor_may_linger_at_the_last_place_until_the_song_should_be_over(stands: list[int], seed: int) -> None:
+    cursor, rng = np.repeat(np.arange(len(stands)), stands), np.random.default_rng(seed)
+    draws = [lingering(cursor, 4, rng, ends=True) for _ in range(60)]
+    held = [(order, due) for order, there, due in draws if (due < 0).any() and there.tolist() == cursor.tolist()]
+    assert (0 < len(held) < 40) if stands[-1] > 1 else not held
+    for order, due in held:
+        at, first = int((due < 0).argmax()), len(cursor) - stands[-1]
+        assert at > first
+        assert (due[at:] == -1).all()
+        assert due[:at].tolist() == cursor[:at].tolist()
+        assert order[:at].tolist() == list(range(at))
+        again = [(np.arange(at - part, at).tolist() * len(order))[: len(order) - at] for part in range(1, 7)]
+        assert order[at:].tolist() in again
+        assert order.min() >= 0
+        assert (order[at:] >= first).all()
 
 
 class Following(TinyPlanner):

@@ -145,8 +145,8 @@ class TrainPlannerConfig:
     linger_seconds: float = 0.0
     """For how long the cursor along the lyrics stands still at one place of each song, at most, in seconds, over frames
     that repeat what is sung there, while moving on stays what should come next; songs that overrun their end repeat
-    what is sung last, then. A model that never saw a missed move waits for the rest of the song. Needs a planner that
-    follows the lyrics; 0 is never."""
+    what is sung last, then, and a quarter of them is held at some frame of it. A model that never saw a missed move
+    waits for the rest of the song. Needs a planner that follows the lyrics; 0 is never."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""

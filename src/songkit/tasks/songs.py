@@ -166,11 +166,11 @@ class SongTask(Task):
             aligned = aligned or where is not None
             cursor = due = np.zeros(length, np.int64) if where is None else where[:length]
             after = order[:0]
+            if linger:
+                order, cursor, due = lingering(cursor, linger, rng, ends=ends)
             if overrun and ends:
                 part = (int(rng.integers(length)) + np.arange(overrun)) % length
-                after = _again(cursor, length, overrun, rng) if linger else part
-            if linger:
-                order, cursor, due = lingering(cursor, linger, rng)
+                after = order[_again(cursor, len(order), overrun, rng)] if linger else part
             rows.append((codes[:, order], codes[:, after], cursor, due))
             requests.append(request)
             prompts.append(self._prompt(data, codes, rng))
@@ -215,30 +215,42 @@ class SongTask(Task):
         return self._known[key]
 
 
-def lingering(cursor: np.ndarray, longest: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lingering(
+    cursor: np.ndarray, longest: int, rng: np.random.Generator, *, ends: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Has a cursor stand still for too long at one place, over frames that repeat what is sung there.
 
-    Places are drawn by their lengths: a section without words is as likely as all phones of as long a verse.
+    Places are drawn by their lengths: a section without words is as likely as all phones of as long a verse. What comes
+    after the last place is the end of the song. So there nothing is put in, but all from some frame on is what was sung
+    before, and the song is over when it should be.
 
     Args:
         cursor: int64 [F], the lyrics token of each frame.
         longest: At most so many frames are put in, at least one.
         rng: Draws where, and how many.
+        ends: Whether the song ends after the last frame: it lingers at its last place then in a quarter of all draws.
 
     Returns:
-        Which frame stands at each of the places, int64 [F + n]; the cursor there; and where it should be. Nothing is
-        put in where a cursor never moves.
+        Which frame stands at each of the places, int64 [F + n]; the cursor there; and where it should be, which is
+        nowhere (-1) at the last place. Nothing happens where a cursor never moves.
     """
     order = np.arange(len(cursor))
     moves = np.flatnonzero(np.diff(cursor)) + 1
     if not len(moves):
         return order, cursor, cursor
+    if ends and rng.random() < _AT_THE_END and moves[-1] + 1 < len(cursor):
+        at = int(rng.integers(moves[-1] + 1, len(cursor)))
+        order[at:] = _again(cursor, at, len(cursor) - at, rng)
+        return order, cursor, np.where(np.arange(len(cursor)) < at, cursor, -1)
     at = int(moves[np.searchsorted(moves, rng.integers(moves[-1]), side="right")])
     more = int(rng.integers(1, longest + 1))
     order = np.concatenate([order[:at], _again(cursor, at, more, rng), order[at:]])
     due = cursor[order]
     due[at : at + more] = cursor[at]
     return order, cursor[order], due
+
+
+_AT_THE_END = 0.25  # far above its length: a missed move is one of hundreds, but each song has only one end to miss
 
 
 def _again(cursor: np.ndarray, end: int, frames: int, rng: np.random.Generator) -> np.ndarray:
