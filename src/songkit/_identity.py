@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from songkit._resolved import leaves_of, walk
@@ -80,10 +80,18 @@ def _defaults(recipe: Recipe) -> dict[str, Any]:
     named = {**recipe.roles, **{f"metrics.{name}": node for name, node in recipe.metrics.items()}}
     configs = {where: node.config for where, node in walk(named)}
     for where, config in {**configs, **{section: getattr(recipe, section) for section in SECTIONS}}.items():
-        for option in dataclasses.fields(config):
-            default: Any = option.default
-            if option.default_factory is not dataclasses.MISSING:
-                default = option.default_factory()
-            if default is not dataclasses.MISSING:
-                found.update(leaves_of(values_of(default), f"{where}.{option.name}"))
+        found.update(_defaults_of(config, where))
     return found
+
+
+def _defaults_of(config: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yields the defaults of a config's options, and of those of configs by name, such as the strategies of a mining."""
+    for option in dataclasses.fields(config):
+        path, value, default = f"{where}.{option.name}", getattr(config, option.name), option.default
+        if option.default_factory is not dataclasses.MISSING:
+            default = option.default_factory()
+        if default is not dataclasses.MISSING:
+            yield from leaves_of(values_of(default), path)
+        for name, child in value.items() if isinstance(value, Mapping) else ():
+            if dataclasses.is_dataclass(child):
+                yield from _defaults_of(child, f"{path}.{name}")

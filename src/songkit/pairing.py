@@ -124,6 +124,8 @@ def _refused(
     signs: Mapping[str, float],
 ) -> str:
     """Returns why two candidates make no pair, or an empty string."""
+    if strategy.chosen_ended and not chosen["finished"]:
+        return "the better one did not end"
     sign = signs[strategy.score]
     least = strategy.min_relative_gap * abs(rejected[strategy.score])
     if gap < strategy.min_gap or gap < least:

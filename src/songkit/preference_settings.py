@@ -37,6 +37,9 @@ class StrategySettings:
     """What a rejected song must not pass: at most this, or at least this where lower is better."""
     not_worse: dict[str, float] = field(default_factory=dict)
     """Other scores, and by how much the chosen song may be worse in each; 0 makes a pair strict in it."""
+    chosen_ended: bool = False
+    """Whether a chosen song must have ended by itself. One that was cut at `generate.max_seconds` has no end, so a pair
+    that prefers it to one that ended makes ends less likely."""
     pairs_per_request: int = 1
     """At most so many pairs of a request, the widest gaps first; no song is in two of them."""
     keep: float = 1.0

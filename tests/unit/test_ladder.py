@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from songkit import cli
-from songkit._identity import key_of
+from songkit._identity import key_of, same_but_for_new_options
 from songkit.errors import OutputError, RecipeError
 from songkit.ladder import climb, plan
 from songkit.lineage import find_runs, parents_of
@@ -114,6 +114,15 @@ def test_an_option_that_came_later_makes_nothing_anew_at_its_default(tmp_path, l
     (moved / "weights" / "task.net.safetensors").unlink()
     with pytest.raises(OutputError, match=r"the weights of task.net changed since the stage was finished"):
         states(ladder(), out)
+
+
+def test_an_option_of_settings_by_name_makes_nothing_anew_at_its_default_either():
+    recipe = load("levo2/mini/mine-lyrics", registry=Registry.discover())
+    before = {"mine.strategies.lyrics.min_gap": 0.05}
+    for value, same in ((False, True), (True, False)):
+        now = {**before, "mine.strategies.lyrics.chosen_ended": value}
+        assert same_but_for_new_options(before, now, recipe) == same
+    assert not same_but_for_new_options(before, {**before, "mine.strategies.other.chosen_ended": False}, recipe)
 
 
 def test_one_stage_runs_alone_once_what_it_starts_from_is_there(tmp_path, ladder):

@@ -72,6 +72,14 @@ def test_a_candidate_without_codes_is_in_no_pair() -> None:
     assert pairs(table)[0] == [("r0", 0, 2)]
 
 
+def test_a_song_that_was_cut_is_not_chosen_where_an_end_is_asked_for() -> None:
+    table = rows([(0.5, 0), (0.2, 0), (0.9, 0)], [(0.5, 0), (0.2, 0)])
+    for row, finished in zip(table, (True, False, False, True, False), strict=True):
+        row["finished"] = finished
+    assert pairs(table)[0] == [("r0", 1, 2), ("r1", 1, 0)]
+    assert pairs(table, chosen_ended=True) == ([("r0", 0, 2)], {"the better one did not end": 1})
+
+
 def test_a_pair_tells_all_scores_of_both() -> None:
     found = make_pairs(
         rows([(0.5, 0.1), (0.2, None)]), {"a": StrategySettings(score="errors.per")}, directions=DIRECTIONS
