@@ -85,7 +85,7 @@ def _defaults(recipe: Recipe) -> dict[str, Any]:
 
 
 def _defaults_of(config: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yields the defaults of a config's options, and of those of configs by name, such as the strategies of a mining."""
+    """Yields the defaults of a config's options, and of configs that it has by name, as a mining has strategies."""
     for option in dataclasses.fields(config):
         path, value, default = f"{where}.{option.name}", getattr(config, option.name), option.default
         if option.default_factory is not dataclasses.MISSING:

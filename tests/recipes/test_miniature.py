@@ -62,7 +62,10 @@ SHORT = [
 
 SONGS = ["data.songs=4", "data.seconds_min=8", "data.seconds_max=12", "data.tiers={low: 1}"]
 JUDGE = Path(__file__).parents[1] / "judges.py"
-SCORED = "{score: ear.crossings, min_gap: 0, min_relative_gap: 0, chosen_limit: null, rejected_limit: null, keep: 1}"
+SCORED = (
+    "{score: ear.crossings, min_gap: 0, min_relative_gap: 0, chosen_limit: null, rejected_limit: null, "
+    "chosen_ended: false, keep: 1}"
+)
 MINED = [
     *("data.songs=2", "generate.max_seconds=2", "mine.candidates=2", f"plugins=[{JUDGE}]", "reward=null"),
     "metrics={phoneme-errors: null, style: null, ear: {use: local/loudness}}",
