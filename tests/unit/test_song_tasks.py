@@ -174,6 +174,17 @@ def test_ids_of_frames_at_which_a_cursor_lingers_teach_nothing(planner_task: Any
     assert planner_task().batch(0).codes.lengths.sum() < batch.codes.lengths.sum()
 
 
+def test_songs_that_are_held_at_their_end_should_end(planner_task: Any) -> None:
+    task, held = planner_task(overrun_seconds=0.2, linger_seconds=0.5, max_seconds=60), 0
+    for step in range(8):
+        batch = task.batch(step)
+        for cursor, due, length in zip(batch.cursor, batch.due, batch.codes.lengths.tolist(), strict=True):
+            held += int(due[length - 1] == -1)
+            assert torch.equal(due[length:], cursor[length:])  # what teaches nothing is over where the end is due
+            assert (cursor[length:] == cursor[length - 1]).all()
+    assert held
+
+
 def test_a_planner_that_does_not_follow_lyrics_refuses_to_linger(planner_task: Any) -> None:
     task = planner_task(linger_seconds=1.0)
     with pytest.raises(RecipeError, match=r"task.linger_seconds is 1.0, and this planner does not follow the lyrics"):

@@ -180,9 +180,8 @@ class SongTask(Task):
         for row, (sung, after, *places) in enumerate(rows):
             ids[row, :, : lengths[row]] = sung
             ids[row, :, lengths[row] : lengths[row] + after.shape[1]] = after
-            for cursor, place in zip(cursors, places, strict=True):
-                cursor[row] = place[-1]
-                cursor[row, : lengths[row]] = place
+            cursors[:, row] = places[0][-1]
+            cursors[:, row, : lengths[row]] = places
         return SongBatch(
             requests,
             Codes(torch.from_numpy(ids), torch.from_numpy(lengths.astype(np.int64)), data.layout, overrun=overrun),
