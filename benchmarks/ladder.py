@@ -126,7 +126,7 @@ def main() -> None:
         table,
         out=args.out,
         runs=1,
-        record={"seed": args.seed, "scores": {n: {k: v.tolist() for k, v in s.items()} for n, s in scores.items()}},
+        record={"seed": args.seed, "scores": {name: plain(own) for name, own in scores.items()}},
     )
 
 
@@ -190,6 +190,11 @@ def changes(row: Row, scores: Mapping[str, Mapping[str, np.ndarray]], title: str
     """Returns how far a row's songs are from those of the row it changes, of requests that both were judged for."""
     change: np.ndarray = scores[row.name][title] - scores[row.against][title]
     return change[~np.isnan(change)]
+
+
+def plain(scores: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """Returns scores as JSON has them: null where a song could not be judged."""
+    return {title: [None if np.isnan(v) else v for v in values.tolist()] for title, values in scores.items()}
 
 
 def draw(rows: Sequence[Row], scores: Mapping[str, Mapping[str, np.ndarray]], path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from common import finish, test_songs
-from ladder import SCORES, judged, shown
+from ladder import SCORES, judged, plain, shown
 
 from songkit.recipe import load
 from songkit.registry import Registry
@@ -58,7 +58,7 @@ def main() -> None:
         out=args.out,
         runs=1,
         record={"model": args.model, "set": args.set, "seed": args.seed}
-        | {"scores": {text: {k: v.tolist() for k, v in own.items()} for text, own in scores.items()}},
+        | {"scores": {text: plain(own) for text, own in scores.items()}},
     )
 
 
