@@ -219,8 +219,8 @@ def draw(rows: Sequence[Row], scores: Mapping[str, Mapping[str, np.ndarray]], pa
         axes.tick_params(labelsize=8)
     panels[0].set_yticks(range(len(rows)), [f"{row.name}  (from {row.against})" for row in rows])
     panels[0].invert_yaxis()
-    # Neither date nor random ids: the same scores are the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "songkit"}):
+    # Neither date nor random ids: the same scores are the same file. Text stays text, not outlines.
+    with matplotlib.rc_context({"svg.hashsalt": "songkit", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
