@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from common import finish, interval
 
-from songkit._lockstep import sampling_of
+from songkit._lockstep import plan_sampling
 from songkit.recipe import load
 from songkit.registry import Registry
 from songkit.request import read_requests
@@ -42,7 +42,7 @@ def main() -> None:
     with torch.inference_mode():
         plan = model.planner.generate(
             model.conditioner([request] * len(seeds), null=settings.guidance != 1, side="planner"),
-            sampling=sampling_of(settings),
+            sampling=plan_sampling(settings, model.frame_rate),
             max_frames=math.ceil(settings.max_seconds * model.frame_rate),
             seeds=seeds,
         )

@@ -164,7 +164,9 @@ class StreamDrawing(PlanDrawing):
             )
 
     def _may_end(self, song: DrawnSong, frame: int) -> bool:
-        return frame >= max(1, self.sampling.min_frames) and (song.walk is None or song.walk.arrived)
+        if frame < max(1, self.sampling.min_frames):
+            return False
+        return song.walk is None or song.walk.arrived(self.sampling.last_frames)
 
     def _embed(self, live: Sequence[DrawnSong], step: int | None = None) -> Tensor:
         """The inputs [N, G, D] of a step, by default the next: the ids that stand there, and where in the lyrics."""

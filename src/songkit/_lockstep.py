@@ -25,7 +25,7 @@ from songkit.types import Codes, TokenLayout
 if TYPE_CHECKING:
     from songkit.song_model import SongModel
 
-__all__ = ["Lockstep", "sampling_of"]
+__all__ = ["Lockstep", "plan_sampling", "sampling_of"]
 
 
 class Lockstep:
@@ -54,9 +54,7 @@ class Lockstep:
         self.model, self.requests, self.prompts, self.seeds = model, requests, prompts, seeds
         self.guided = settings.guidance != 1
         self.most = math.ceil(settings.max_seconds * model.frame_rate)
-        least = math.ceil(settings.min_seconds * model.frame_rate)
-        sampling = replace(sampling_of(settings), min_frames=least)
-        plans = model.planner.drawing(sampling=sampling, max_frames=self.most)
+        plans = model.planner.drawing(sampling=plan_sampling(settings, model.frame_rate), max_frames=self.most)
         assert plans is not None, "the planner cannot be followed: ask `Lockstep.can` first"
         self.plans = plans
         self.stages = [Stage(plans, self._planned(), places=places)]
@@ -129,6 +127,12 @@ class Lockstep:
             if self.tracks is not None:
                 self.stages[1].add(self.tracks.add(self.plan(song), conditions[1], 0, seed))
             yield song
+
+
+def plan_sampling(settings: GenerateSettings, frame_rate: float) -> Sampling:
+    """Returns how a planner of some frames a second is sampled, and before when it does not end a song."""
+    least = math.ceil(settings.min_seconds * frame_rate)
+    return replace(sampling_of(settings), min_frames=least, last_frames=math.ceil(settings.last_seconds * frame_rate))
 
 
 def sampling_of(settings: GenerateSettings, *, refiner: bool = False) -> Sampling:

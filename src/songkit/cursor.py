@@ -37,10 +37,9 @@ class Walk:
         self.ages: list[int] = [0]
         """For how many frames it has stood there."""
 
-    @property
-    def arrived(self) -> bool:
-        """Whether a frame was sung on the last token; a song does not end before, as no song does that was taught."""
-        return self.places[-1] >= self.last and self.ages[-1] > 0
+    def arrived(self, frames: int = 1) -> bool:
+        """Whether some frames were sung on the last token, at least one: no song ends before that was taught."""
+        return self.places[-1] >= self.last and self.ages[-1] >= max(1, frames)
 
     def at(self, frame: int) -> tuple[int, int]:
         """Returns token and age at a frame; frames that are not known yet are where the last known one is."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from songkit.preference_settings import MergeSettings, MineSettings, SemiOnlineSettings
 from songkit.types import TRACKS
 
-__all__ = ["SECTIONS", "GenerateSettings", "OptimizerSettings", "PrepareSettings", "TrainerSettings"]
+__all__ = ["DEVICE_NAMES", "SECTIONS", "GenerateSettings", "OptimizerSettings", "PrepareSettings", "TrainerSettings"]
+
+DEVICE_NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+"""What a device may be called; `songkit.devices` finds it."""
 
 
 @dataclass(kw_only=True)
@@ -188,6 +192,9 @@ class GenerateSettings:
     """Where a song that does not end by itself is cut."""
     min_seconds: float = 0.0
     """Before which a song does not end by itself."""
+    last_seconds: float = 0.0
+    """How long a song stays on the last token of its lyrics, at least, before it ends by itself, where the planner
+    follows the lyrics: a planner that has hardly arrived may take what came before for the end."""
     prompt_seconds: float = 10.0
     """How much of the start of an audio prompt is used."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
@@ -199,11 +206,17 @@ class GenerateSettings:
     """CPU threads of torch; None leaves torch's choice, all cores. On a quiet machine that is fastest for small models,
     too: with two threads a step of towers of 2 to 90 MB took .5 to .8 of the time, the miniature's codec .6 to .85. On
     a busy one a thread that waits for its core holds up all others, and 1 is better."""
+    device: str = "cpu"
+    """Where songs are sung unless a command's `--device` says otherwise: `cpu`, `cuda` (the first GPU), `cuda:N`,
+    `mps`, or `auto`, the fastest that is there. Mined songs are judged on the CPU in any case."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
         problems = _not_below(
-            self, 0, "temperature", "top_k", "guidance", "repetition_window", "refiner_temperature", "refiner_top_k"
+            self,
+            0,
+            *("temperature", "top_k", "guidance", "repetition_window", "refiner_temperature", "refiner_top_k"),
+            "last_seconds",
         )
         if not 0 <= self.min_seconds <= self.max_seconds:
             problems.append(f"min_seconds is {self.min_seconds}; expected at least 0 and at most max_seconds")
@@ -216,6 +229,8 @@ class GenerateSettings:
             problems.append(f"precision is '{self.precision}'; expected fp32, bf16 or int8")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             problems.append(f"threads is {self.threads}; expected 1 to 1024, or null for torch's choice")
+        if not DEVICE_NAMES.fullmatch(self.device):
+            problems.append(f"device is '{self.device}'; expected auto, cpu, cuda, cuda:N (the GPU N) or mps")
         for name in ("track_temperature", "track_top_k"):
             for track, value in getattr(self, name).items():
                 if track not in TRACKS or not 0 <= value < float("inf"):

@@ -10,12 +10,12 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from songkit._lockstep import Lockstep, sampling_of
+from songkit._lockstep import Lockstep, plan_sampling, sampling_of
 from songkit._song_audio import Prompt, decode_song, encode_prompt, mixed, read_prompt
 from songkit.errors import AudioError, RequestError
 from songkit.progress import Clock, Progress, Reporter
@@ -172,12 +172,11 @@ def _sing_batch(
     null = settings.guidance != 1
     encoded = [None if prompt is None else encode_prompt(model.codec, prompt) for prompt in prompts]
     most = math.ceil(settings.max_seconds * model.frame_rate)
-    least = math.ceil(settings.min_seconds * model.frame_rate)
 
     conditions = model.conditioner(requests, prompts=encoded, null=null, side="planner")
     plan = model.planner.generate(
         conditions,
-        sampling=replace(sampling_of(settings), min_frames=least),
+        sampling=plan_sampling(settings, model.frame_rate),
         max_frames=most,
         seeds=seeds,
         progress=report.stage("plan", most * len(requests)),

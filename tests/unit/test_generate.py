@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from songkit import output
+from songkit._lockstep import plan_sampling
 from songkit._song_audio import mixed
 from songkit.errors import LayoutError, OutputError, RecipeError, RequestError
 from songkit.generate import generate
@@ -326,6 +327,13 @@ def test_pure_music_has_a_silent_voice_and_is_refused_by_models_that_always_sing
 def test_a_song_does_not_end_before_its_shortest_length(model: SongModel) -> None:
     with pytest.raises(RequestError, match="min_seconds is 9"):
         list(sing(model, [request("a")], settings=GenerateSettings(min_seconds=9, max_seconds=3)))
+    with pytest.raises(RequestError, match="last_seconds is -1"):
+        list(sing(model, [request("a")], settings=GenerateSettings(last_seconds=-1)))
+
+
+def test_a_planner_is_told_in_frames_before_when_a_song_does_not_end() -> None:
+    sampling = plan_sampling(GenerateSettings(min_seconds=2, last_seconds=0.5), 25.0)
+    assert (sampling.min_frames, sampling.last_frames) == (50, 13)
 
 
 def test_a_prompt_changes_the_song_and_only_its_start_counts(model: SongModel, tmp_path: Path) -> None:

@@ -172,6 +172,22 @@ def test_all_streams_of_a_song_end_together_within_the_limit(name: str) -> None:
 
 
 @torch.no_grad()
+def test_no_song_ends_before_it_has_stayed_on_its_last_token() -> None:
+    planner = planner_of(SYSTEMS["parallel"])
+    stayed = {}
+    for least in (1, 5):
+        sampling = Sampling(temperature=1.0, top_k=0, guidance=1.0, last_frames=least)
+        plan = planner.generate(conditions_of(12), sampling=sampling, max_frames=60, seeds=list(range(12)))
+        assert plan.cursor is not None
+        stayed[least] = [
+            int((plan.cursor[i, :frames] == 2).sum())
+            for i, frames in enumerate(plan.codes.lengths.tolist())
+            if plan.finished[i]
+        ]
+    assert min(stayed[1]) < 5 <= min(stayed[5])
+
+
+@torch.no_grad()
 def test_auxiliary_tracks_are_predicted_and_change_nothing_else() -> None:
     plain = planner_of(StreamLMConfig(tracks=["mix"], codebook_sizes=SIZES))
     pro = planner_of(StreamLMConfig(tracks=["mix"], codebook_sizes=SIZES, auxiliary={"vocal": 0.1}))

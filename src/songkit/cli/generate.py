@@ -52,6 +52,7 @@ _SETTINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "track_top_k": (_of_tracks(int), "the same of --top-k"),
     "max_seconds": (float, "where a song that does not end by itself is cut"),
     "min_seconds": (float, "before which a song does not end by itself"),
+    "last_seconds": (float, "how long it stays on the last token of its lyrics, at least, before it ends by itself"),
     "prompt_seconds": (float, "how much of an audio prompt is used"),
     "precision": (str, "of the weights while decoding: fp32, bf16 or int8; the latter are faster for large models"),
     "threads": (int, "CPU threads"),
@@ -84,7 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="where the model computes: cpu (default), cuda, cuda:N, mps, or auto for the fastest that is there",
+        help="where the model computes: cpu, cuda, cuda:N, mps, or auto for the fastest that is there (default: the "
+        "model's generate.device)",
     )
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     group = parser.add_argument_group("sampling", "Defaults come from the model's recipe.")
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    model = SongModel.load(recipe, precision=settings.precision, device=args.device or "cpu")
+    model = SongModel.load(recipe, precision=settings.precision, device=args.device)
     if model.device.type != "cpu":
         print(f"computing on {describe_device(model.device)}", file=sys.stderr)
     if args.stream:

@@ -33,6 +33,8 @@ class Sampling:
     """Divisor of the logits of ids within the window; 1 is none, LeVo uses 1.1."""
     min_frames: int = 1
     """Frames before which a planner may not end a song."""
+    last_frames: int = 1
+    """Frames on the last token of the lyrics before which a planner that follows them may not end a song."""
     track_temperature: Mapping[str, float] = field(default_factory=dict)
     """Temperatures of single tracks, see `of`."""
     track_top_k: Mapping[str, int] = field(default_factory=dict)
