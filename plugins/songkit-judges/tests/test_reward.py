@@ -30,10 +30,11 @@ needs_musicnn = pytest.mark.skipif(
 
 
 class Songs:
-    """Songs of alternating tiers; what is heard of them is in their ids."""
+    """Songs of alternating tiers, each of another level."""
 
-    def __init__(self, count, tiers=TIERS):
+    def __init__(self, count, tiers=TIERS, level=1.0):
         self.tiers = [tiers[i % len(tiers)] for i in range(count)]
+        self.level = level
 
     def __len__(self):
         return len(self.tiers)
@@ -42,7 +43,7 @@ class Songs:
         return Song(
             id=f"s-{index}",
             tier=self.tiers[index],
-            tracks={r: ArrayTrack(np.ones((1, 9), np.float32), 9) for r in ROLES},
+            tracks={r: ArrayTrack(np.full((1, 9), self.level / (index + 1), np.float32), 9) for r in ROLES},
         )
 
 
@@ -131,6 +132,16 @@ def test_songs_are_listened_to_once(heard, tmp_path):
     assert torch.equal(first.features, again.features)
     task(Songs(22), features=path)
     assert len(heard) == 22
+
+
+def test_other_audio_under_known_ids_is_listened_to(heard, tmp_path):
+    path = str(tmp_path / "features.npz")
+    task(Songs(20), features=path)
+    other = task(Songs(20, level=0.5), features=path)
+    assert len(heard) == 40
+    assert torch.equal(other.features, task(Songs(20, level=0.5), features=path).features)
+    task(Songs(20), features=path)  # what was heard first is still there
+    assert len(heard) == 40
 
 
 def test_songs_without_pairs_are_refused(heard, tmp_path):

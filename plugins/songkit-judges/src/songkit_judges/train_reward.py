@@ -17,7 +17,7 @@ from songkit.errors import RecipeError
 from songkit.interfaces import DataSource
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
-from songkit.types import TIERS
+from songkit.types import TIERS, Audio
 from songkit_judges.configs import TrainRewardConfig
 from songkit_judges.features import MEASURES, features_of, stems
 from songkit_judges.preferences import pairs_of_tiers, pairwise_accuracy, read_preferences
@@ -144,23 +144,38 @@ class TrainReward(Task):
 
 
 def _heard(data: DataSource, path: str) -> tuple[list[str], list[str | None], Tensor]:
-    """Returns ids, tiers and features of all songs; those in the file at `path` are not listened to again."""
+    """Returns ids, tiers and features of all songs; audio whose features are in the file at `path` is not heard again.
+
+    The file goes by what is heard, because an id says little: a synthesiser gives songs of another tier the same ids.
+    """
     kept: dict[str, np.ndarray] = {}
     if path and Path(path).is_file():
         with np.load(path) as file:
-            if tuple(file["measures"].tolist()) == MEASURES:
-                kept = dict(zip(file["ids"].tolist(), file["features"], strict=True))
+            if "digests" in file and tuple(file["measures"].tolist()) == MEASURES:
+                kept = dict(zip(file["digests"].tolist(), file["features"], strict=True))
+    known = len(kept)
     ids, tiers, rows = [], [], []
     for index in tqdm(range(len(data)), desc="listen", unit="song", disable=len(data) < 10):
         song = data[index]
+        audio = stems(song)
+        digest = _digest(audio)
+        if digest not in kept:
+            kept[digest] = features_of(audio)[0].numpy()
         ids.append(song.id)
         tiers.append(song.tier)
-        rows.append(kept[song.id] if song.id in kept else features_of(stems(song))[0].numpy())
-    features = np.stack(rows)
-    if path and set(ids) - set(kept):
-        names, measures = np.array(ids), np.array(MEASURES)
-        write_atomically(Path(path), lambda file: np.savez(file, ids=names, features=features, measures=measures))
-    return ids, tiers, torch.from_numpy(features).float()
+        rows.append(kept[digest])
+    if path and len(kept) > known:
+        digests, features, measures = np.array(list(kept)), np.stack(list(kept.values())), np.array(MEASURES)
+        write_atomically(Path(path), lambda file: np.savez(file, digests=digests, features=features, measures=measures))
+    return ids, tiers, torch.from_numpy(np.stack(rows)).float()
+
+
+def _digest(audio: Audio) -> str:
+    """Returns a digest of all that is heard of a song."""
+    found = hashlib.sha256(f"{audio.sample_rate}".encode())
+    for name, track in sorted(audio.tracks.items()):
+        found.update(f"{name} {tuple(track.shape)}".encode() + track.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _share(name: str) -> float:
