@@ -152,6 +152,15 @@ def test_songs_without_pairs_are_refused(heard, tmp_path):
         task(Songs(10), preferences=str(tmp_path / "test.csv"))
 
 
+def test_a_training_whose_accuracy_could_not_be_told_is_refused(heard, tmp_path):
+    with pytest.raises(RecipeError, match=r"among the 0 of 12 songs .* set it to 0 to train on all songs"):
+        task(Songs(12), held_out=0.01)
+    pairs = csv(tmp_path, "chosen,rejected,rater\ns-0,s-1,ann\ns-12,s-2,ann\n")  # s-12 alone is held out
+    with pytest.raises(RecipeError, match=r"task.held_out is 0.25, and among the 3 of 20 songs"):
+        task(Songs(20), preferences=str(pairs))
+    assert task(Songs(20), preferences=str(pairs), held_out=0.0).validate_step(0) == {}
+
+
 def csv(tmp_path, text):
     path = tmp_path / "test.csv"
     path.write_text(text, encoding="utf-8")

@@ -34,7 +34,7 @@ class TrainReward(Task):
     of the trained songs have the shares that are known, or a fifth each.
 
     Raises:
-        RecipeError: If no pair is left to learn from, or to validate on.
+        RecipeError: If no pair is left to learn from, or to validate on where songs are to be held out.
         RequestError: If the listening test cannot be read, or a song lacks a track.
     """
 
@@ -65,6 +65,14 @@ class TrainReward(Task):
         if not len(self._train_pairs):
             raise RecipeError(
                 [f"of {len(self._ids)} songs no pair of a better and a worse one is left to train on; give more songs"]
+            )
+        if config.held_out and not len(self._held_pairs):
+            raise RecipeError(
+                [
+                    f"task.held_out is {config.held_out:g}, and among the {held.sum()} of {len(held)} songs that it holds "
+                    "out there is no pair of a better and a worse one: how right the scores are could not be told. Give "
+                    "more songs, raise task.held_out, or set it to 0 to train on all songs and measure nothing."
+                ]
             )
         self._trained = np.flatnonzero(~held)
         self.register_buffer("features", features, persistent=False)
