@@ -85,13 +85,20 @@ def trained(*given, **options):
     return made
 
 
+def written(made):
+    """The reward as `load_reward` reads it."""
+    reward = MusicalityReward(MusicalityConfig(hidden=8)).eval()
+    reward.load_state_dict(made.exports()["reward"].state_dict())
+    return reward
+
+
 def test_what_is_learnt_from_tiers_holds_for_songs_that_were_held_out(heard):
     made = trained(Songs(150))
     values = made.validate_step(60)
     assert values["accuracy"] > 0.85
     assert values["accuracy_low"] <= values["accuracy"] <= values["accuracy_high"]
     assert values["tier_beside"] > 0.8
-    thresholds = made.reward.thresholds.tolist()
+    thresholds = written(made).thresholds.tolist()
     assert thresholds == sorted(thresholds)
     train, held = set(made._train_pairs.ravel().tolist()), set(made._held_pairs.ravel().tolist())
     assert train & held == set()
@@ -100,8 +107,22 @@ def test_what_is_learnt_from_tiers_holds_for_songs_that_were_held_out(heard):
 
 def test_thresholds_give_the_trained_songs_the_shares_of_their_tiers(heard):
     made = trained(Songs(100, (*TIERS, *TIERS[:1] * 5)), held_out=0.0)
-    tiers = made.reward.tiers(made._scores(np.arange(100)))
+    tiers = written(made).tiers(torch.from_numpy(made._scores(np.arange(100))))
     assert [tiers.count(tier) for tier in TIERS] == pytest.approx([60, 10, 10, 10, 10], abs=1)
+
+
+def test_what_is_written_has_the_odds_and_tiers_of_held_out_songs(heard):
+    made = trained(Songs(150))
+    before = {name: value.clone() for name, value in made.reward.state_dict().items()}
+    values, reward, held = made.validate_step(60), written(made), torch.from_numpy(made._held)
+    raw, scores = made._scores(made._held), reward(made.features[held]).detach()
+    assert values["temperature"] != 1
+    assert scores.tolist() == pytest.approx((raw / values["temperature"]).tolist(), rel=1e-4, abs=1e-5)
+    tiers = reward.tiers(scores)
+    known = [TIERS[i % 5] for i in made._held]
+    assert [tiers.count(tier) for tier in TIERS] == [known.count(tier) for tier in TIERS]
+    after = made.reward.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)  # the training goes on as it was
 
 
 def test_a_feature_that_never_differed_is_not_heard(heard):
@@ -119,9 +140,12 @@ def test_a_listening_test_decides_where_there_is_one(heard, tmp_path):
     rows = [f"s-{i},ann,{-(i % 5)}" for i in range(100)]  # likes the low tiers
     (tmp_path / "test.csv").write_text("\n".join(["song,rater,score", *rows]))
     made = trained(Songs(100), preferences=str(tmp_path / "test.csv"))
-    scores = made._scores(np.arange(100)).numpy()
+    scores = made._scores(np.arange(100))
     assert np.corrcoef(scores, np.arange(100) % 5)[0, 1] < -0.8
-    assert made.levels.tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    reward, held = written(made), torch.from_numpy(made._held)
+    tiers = reward.tiers(reward(made.features[held]).detach())
+    assert [tiers.count(tier) for tier in TIERS] == pytest.approx([len(held) / 5] * 5, abs=1)
+    assert "tier_right" not in made.validate_step(60)  # what the listeners hold of the tiers is not known
 
 
 def test_songs_are_listened_to_once(heard, tmp_path):

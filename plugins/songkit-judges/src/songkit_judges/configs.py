@@ -285,8 +285,8 @@ class TrainRewardConfig:
     features: str = field(default="", metadata={"path": True})
     """File (.npz) where the features of the songs are kept, so that they are listened to once; empty keeps none."""
     held_out: float = 0.25
-    """Share of the songs that is only validated on, and that odds and tiers are fitted to; both songs of a pair have to be
-    among them to be counted, and a training without such a pair is refused. 0 holds none out, and measures nothing."""
+    """Share of the songs that is not trained on: odds and tiers are fitted to it, and it is validated on. A training
+    where no pair has both of its songs in it is refused; 0 trains on all songs and measures nothing."""
     embedding: bool = True
     """Whether musicnn's embedding is heard beside the measures."""
 

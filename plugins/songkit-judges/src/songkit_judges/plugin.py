@@ -45,6 +45,7 @@ def songkit_components() -> list[Component]:
             config=configs.TrainRewardConfig,
             factory="songkit_judges.train_reward:TrainReward",
             example=configs.TrainRewardConfig(held_out=0.0),
+            revision=2,  # writes odds and thresholds that are fitted to held-out songs
         ),
     ]
 

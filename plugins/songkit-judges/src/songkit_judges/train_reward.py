@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from songkit.interfaces import DataSource
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
 from songkit.types import TIERS, Audio
+from songkit_judges.calibration import cross_fitted, fit_temperature, fit_thresholds
 from songkit_judges.configs import TrainRewardConfig
 from songkit_judges.features import MEASURES, features_of, stems
 from songkit_judges.preferences import pairs_of_tiers, pairwise_accuracy, read_preferences
@@ -30,8 +32,9 @@ class TrainReward(Task):
     """Learns scores from the tiers of songs, or from what listeners preferred.
 
     Songs are split into those that are trained on and those that are held out, by their ids: no pair of the validation
-    holds a song that was trained on. At the end of every step the thresholds of the tiers are set so that the tiers
-    of the trained songs have the shares that are known, or a fifth each.
+    holds a song that was trained on. What is written is fitted to the songs that were held out: scores are divided by a
+    temperature, so that their differences are odds, and thresholds give each tier as many songs as are known to be of
+    it, or a fifth. Where none is held out, odds stay as they are and the thresholds fit the songs that were trained on.
 
     Raises:
         RecipeError: If no pair is left to learn from, or to validate on where songs are to be held out.
@@ -39,8 +42,8 @@ class TrainReward(Task):
     """
 
     unit = "pairs"
+    reads_weights = ("losses", "validate_step", "exports")
     features: Tensor
-    levels: Tensor
 
     def __init__(
         self,
@@ -57,9 +60,10 @@ class TrainReward(Task):
             raise RecipeError([f"judges/train-reward trains judges/musicality, not a {type(reward).__name__}"])
         self.config = config
         self.reward = reward
-        self._ids, self._tiers, features = _heard(data, config.features)
-        pairs = self._pairs()
-        held = np.array([_share(name) < config.held_out for name in self._ids])
+        self._ids, tiers, features = _heard(data, config.features)
+        pairs = self._pairs(tiers)
+        shares = np.array([_share(name) for name in self._ids])
+        held = shares < config.held_out
         inside = held[pairs]
         self._train_pairs, self._held_pairs = pairs[~inside.any(axis=1)], pairs[inside.all(axis=1)]
         if not len(self._train_pairs):
@@ -69,12 +73,17 @@ class TrainReward(Task):
         if config.held_out and not len(self._held_pairs):
             raise RecipeError(
                 [
-                    f"task.held_out is {config.held_out:g}, and among the {held.sum()} of {len(held)} songs that it holds "
-                    "out there is no pair of a better and a worse one: how right the scores are could not be told. Give "
-                    "more songs, raise task.held_out, or set it to 0 to train on all songs and measure nothing."
+                    f"task.held_out is {config.held_out:g}, and among the {held.sum()} of {len(held)} songs that it "
+                    "holds out there is no pair of a better and a worse one: how right the scores are could not be "
+                    "told. Give more songs, raise task.held_out, or set it to 0 to train on all songs and measure "
+                    "nothing."
                 ]
             )
-        self._trained = np.flatnonzero(~held)
+        self._trained, self._held = np.flatnonzero(~held), np.flatnonzero(held)
+        self._held = self._held[np.argsort(shares[self._held])]  # in an order that says nothing about them
+        # Listeners need not agree with the tiers that songs were made with.
+        levels = [-1 if config.preferences or tier not in TIERS else TIERS.index(str(tier)) for tier in tiers]
+        self._levels = np.array(levels)
         self.register_buffer("features", features, persistent=False)
         chosen = features[torch.from_numpy(self._trained)]
         spread = chosen.std(0, correction=0)
@@ -82,7 +91,6 @@ class TrainReward(Task):
         used[len(MEASURES) :] &= config.embedding
         reward.mean.copy_(chosen.mean(0))
         reward.spread.copy_(torch.where(used, spread, torch.inf))  # divided by it, the others are not heard
-        self.register_buffer("levels", self._shares(), persistent=False)
 
     def batch(self, step: int) -> Tensor:
         """Draws pairs: positions of the better and the worse song, int64 [B, 2]."""
@@ -97,35 +105,34 @@ class TrainReward(Task):
             "_accuracy": (better > worse).float().mean(),
         }
 
-    def update(self, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Takes a step, then sets the thresholds of the tiers."""
-        values = super().update(batch, generator)
-        with torch.no_grad():
-            self.reward.thresholds.copy_(torch.quantile(self._scores(self._trained), self.levels))
-        return values
-
     def validate_step(self, step: int) -> dict[str, float]:
-        """Returns the pairwise accuracy on held-out songs with its interval, and how right their tiers are."""
-        values: dict[str, float] = {}
-        if len(self._held_pairs):
-            scores = self._scores(np.arange(len(self._ids))).cpu().numpy()
-            found = pairwise_accuracy(scores, self._held_pairs, seed=self.seed)
-            values = dict(zip(("accuracy", "accuracy_low", "accuracy_high"), found, strict=True))
-        known = [i for i, tier in enumerate(self._tiers) if tier in TIERS and i not in set(self._trained.tolist())]
-        if known:
-            heard = self.reward.tiers(self._scores(np.array(known)))
-            true = [TIERS.index(str(self._tiers[i])) for i in known]
-            apart = np.abs(np.array([TIERS.index(tier) for tier in heard]) - true)
-            values |= {"tier_right": float((apart == 0).mean()), "tier_beside": float((apart <= 1).mean())}
-        return values
+        """Returns how right the scores of held-out songs are.
+
+        `accuracy` is the share of pairs in order with its interval, `temperature` what scores are divided by; see
+        `songkit_judges.calibration.cross_fitted` for the others. Nothing where no song is held out.
+        """
+        if not len(self._held_pairs):
+            return {}
+        scores, pairs = self._held_scores()
+        every = self._scores(np.arange(len(self._ids)))
+        found = pairwise_accuracy(every, self._held_pairs, seed=self.seed)
+        return {
+            **dict(zip(("accuracy", "accuracy_low", "accuracy_high"), found, strict=True)),
+            "temperature": fit_temperature(scores, pairs),
+            **cross_fitted(scores, pairs, self._levels[self._held]),
+        }
 
     def exports(self) -> Mapping[str, nn.Module]:
-        """Returns the reward."""
-        return {"reward": self.reward}
+        """Returns the reward, with odds and thresholds as they are fitted now."""
+        temperature, fitted = 1.0, self._trained
+        if len(self._held_pairs):
+            temperature, fitted = fit_temperature(*self._held_scores()), self._held
+        thresholds = fit_thresholds(self._scores(fitted), self._levels[fitted])
+        return {"reward": Calibrated(self.reward, temperature, thresholds)}
 
-    def _pairs(self) -> np.ndarray:
+    def _pairs(self, tiers: Sequence[str | None]) -> np.ndarray:
         if not self.config.preferences:
-            return pairs_of_tiers(self._tiers)
+            return pairs_of_tiers(tiers)
         at = {name: i for i, name in enumerate(self._ids)}
         found = read_preferences(Path(self.config.preferences))
         missing = sorted({name for pair in found for name in pair} - set(at))
@@ -135,20 +142,39 @@ class TrainReward(Task):
             )
         return np.array([[at[better], at[worse]] for better, worse in found])
 
-    def _shares(self) -> Tensor:
-        """Returns which share of the trained songs lies below each threshold, [4]."""
-        known = [TIERS.index(str(self._tiers[i])) for i in self._trained if self._tiers[i] in TIERS]
-        if not known or self.config.preferences:
-            return torch.arange(1, len(TIERS)) / len(TIERS)
-        counts = np.bincount(known, minlength=len(TIERS))
-        return torch.from_numpy(np.cumsum(counts)[:-1] / counts.sum()).float()
+    def _held_scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the scores of the held-out songs, and where in them the songs of each pair are."""
+        at = np.zeros(len(self._ids), dtype=np.int64)
+        at[self._held] = np.arange(len(self._held))
+        return self._scores(self._held), at[self._held_pairs]
 
     @torch.no_grad()
-    def _scores(self, positions: np.ndarray) -> Tensor:
+    def _scores(self, positions: np.ndarray) -> np.ndarray:
         self.reward.eval()
-        scores: Tensor = self.reward(self.features[torch.from_numpy(positions).to(self.features.device)])
+        scores = self.reward(self.features[torch.from_numpy(positions).to(self.features.device)])
         self.reward.train(self.training)
-        return scores
+        return np.asarray(scores.cpu().numpy())
+
+
+class Calibrated(nn.Module):
+    """A reward as it is written: its last layer and its thresholds divided by a temperature.
+
+    The file is like any other reward's, and the weights that are being trained stay as they are.
+    """
+
+    def __init__(self, reward: MusicalityReward, temperature: float, thresholds: np.ndarray) -> None:
+        super().__init__()
+        self.reward = reward
+        self._temperature = temperature
+        self._thresholds = torch.from_numpy(thresholds)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """Returns the tensors of a `MusicalityReward`."""
+        state = self.reward.state_dict(*args, **options)
+        state["thresholds"] = self._thresholds.to(state["thresholds"])
+        for name in ("thresholds", "scorer.3.weight", "scorer.3.bias"):
+            state[name] = state[name] / self._temperature
+        return state
 
 
 def _heard(data: DataSource, path: str) -> tuple[list[str], list[str | None], Tensor]:
