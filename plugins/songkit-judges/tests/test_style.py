@@ -14,6 +14,7 @@ from songkit.errors import RequestError
 from songkit.types import Alignment, Audio, Section, Song, Span
 from songkit_judges import style
 from songkit_judges.configs import (
+    PARTS,
     FormConfig,
     IntegrityConfig,
     MelodyConfig,
@@ -142,6 +143,31 @@ def test_each_part_of_a_description_is_judged_by_what_is_heard(hears):
     assert right["control"] == wrong["agreement"]  # the same recording under the other description
     pooled = metric.compute()
     assert float(pooled["agreement"]) == pytest.approx((1 + wrong["agreement"]) / 2)
+
+
+def test_a_part_that_is_left_out_is_told_and_does_not_count(hears):
+    hears |= {"msd": ("jazz",), "mtt": ("flute",)}
+    band = np.concatenate([chord(60)] * 4)
+    sung = audio(mix=band, vocal=np.zeros(band.size), accompaniment=band)
+    songs = [described("jazz, piano", "a"), described("country, flute", "b"), described("drums", "c")]
+    found = {}
+    for parts in (PARTS, ("genre", "tempo")):
+        metric = StyleMetric(StyleConfig(parts=parts))
+        for song in songs:
+            metric.update(sung, [song])
+        found[parts] = metric.per_song()
+    every, fewer = found.values()
+    assert [row.get("instrument") for row in every] == [row.get("instrument") for row in fewer]
+    assert every[0]["agreement"] == (every[0]["genre"] + every[0]["instrument"]) / 2 < 1
+    assert fewer[0]["agreement"] == fewer[0]["genre"] == 1
+    assert fewer[0]["control"] == fewer[1]["agreement"] < 1
+    assert "agreement" not in fewer[2]  # nothing that counts is asked for
+
+
+def test_a_part_that_nobody_listens_for_is_told():
+    (problem,) = StyleConfig(parts=("genre", "instruments")).validate()
+    assert "'instruments', no part of a description. Did you mean 'instrument'?" in problem
+    assert "parts is empty" in StyleConfig(parts=()).validate()[0]
 
 
 def test_what_a_description_does_not_say_is_not_judged(hears):

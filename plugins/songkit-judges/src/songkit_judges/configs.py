@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from songkit.errors import did_you_mean
 from songkit.plugin import ref
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 TRACKERS = ("swift-f0", "harvest")
+PARTS = ("genre", "instrument", "register", "mode", "tempo")
+"""Parts of a description that the judge of style listens for, in the order in which they are kept."""
 
 
 @dataclass(kw_only=True)
@@ -123,6 +126,9 @@ class StyleConfig:
 
     tolerance: float = 4.0
     """Percent that the tempo may be off."""
+    parts: tuple[str, ...] = PARTS
+    """Parts of the description whose mean is the agreement; the others are only told. [genre, register, mode, tempo]
+    leaves out `instrument`, which failed its check of validity."""
     replicates: int = 2000
     """Bootstrap resamples of the songs."""
     seed: int = 0
@@ -133,6 +139,13 @@ class StyleConfig:
         problems = _replicates(self.replicates)
         if not 0 < self.tolerance <= 20:
             problems.append(f"tolerance is {self.tolerance}; it must be above 0 and at most 20 percent")
+        if not self.parts:
+            problems.append(f"parts is empty; name one or more of {', '.join(PARTS)}")
+        problems += [
+            f"parts names '{part}', no part of a description.{did_you_mean(part, PARTS)} Parts: {', '.join(PARTS)}"
+            for part in self.parts
+            if part not in PARTS
+        ]
         return problems
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from songkit.interfaces.metric import MetricInfo
 from songkit.types import Audio, Song
-from songkit_judges.configs import SimilarityConfig, StyleConfig
+from songkit_judges.configs import PARTS, SimilarityConfig, StyleConfig
 from songkit_judges.descriptions import TAG_WORDS, read_description
 from songkit_judges.harmony import chroma_frames, hear_mode
 from songkit_judges.kept import KeptMetric, check_batch, levelled, track_samples
@@ -17,10 +17,7 @@ from songkit_judges.musicnn import TAGS, listen
 from songkit_judges.pitch import track_pitch
 from songkit_judges.tempo import hear_tempo, tempo_misses
 
-__all__ = ["PARTS", "SimilarityMetric", "StyleMetric", "cosine"]
-
-PARTS = ("genre", "instrument", "register", "mode", "tempo")
-"""Parts of a description that are listened for, in the order in which they are kept."""
+__all__ = ["SimilarityMetric", "StyleMetric", "cosine"]
 
 _WORDS = tuple((group, word) for group, words in TAG_WORDS.items() for word in words)
 _REGISTERS, _MODES = ("", "low", "high"), ("", "maj", "min")
@@ -38,7 +35,8 @@ class StyleMetric(KeptMetric):
     musicnn's tags of the mix and of the accompaniment; .5 by chance. `register`: whether the median pitch of the voice
     is low (man) or high (woman, child); `mode`: whether the accompaniment is in major or minor, as the mood word says;
     `tempo`: whether the pulse is within `tolerance` of the wanted one, or of its half or double. `agreement`: the mean
-    of the parts that the description names. `control`: the same recording's agreement with another song's description.
+    of those of `parts` that the description names. `control`: the same recording's agreement with another song's
+    description.
     """
 
     info = MetricInfo(
@@ -100,13 +98,19 @@ class StyleMetric(KeptMetric):
         songs = [arrays for _, arrays in self.ordered()]
         rows = []
         for i, song in enumerate(songs):
-            row = _agreement(song, song, self.config.tolerance)
+            row = self._agreement(song, song)
             other = _other(songs, i)
-            control = _agreement(song, other, self.config.tolerance) if other else {}
+            control = self._agreement(song, other) if other else {}
             if "agreement" in control:
                 row["control"] = control["agreement"]
             rows.append(row)
         return rows
+
+    def _agreement(self, heard: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Returns how far what is heard of one song is what is wanted of another, by part, and the mean of `parts`."""
+        row = _fits(heard, wanted, self.config.tolerance)
+        counted = [value for name, value in row.items() if name in self.config.parts]
+        return row | ({"agreement": float(np.mean(counted))} if counted else {})
 
 
 class SimilarityMetric(KeptMetric):
@@ -166,7 +170,7 @@ def _fit(tags: Sequence[str], logits: Mapping[str, np.ndarray]) -> float:
     return float(np.mean([logits[model][TAGS[model].index(tag)] for model, tag in pairs]))
 
 
-def _agreement(heard: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], tolerance: float) -> dict[str, float]:
+def _fits(heard: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], tolerance: float) -> dict[str, float]:
     """Returns how far what is heard of one song is what is wanted of another, by part."""
     row: dict[str, float] = {}
     for group in TAG_WORDS:
@@ -179,7 +183,7 @@ def _agreement(heard: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
             row[name] = float(heard["heard"][i] == wanted["wanted"][i])
     if wanted["wanted"][2]:
         row["tempo"] = float(tempo_misses(heard["heard"][2], wanted["wanted"][2]) <= tolerance)
-    return row | ({"agreement": float(np.mean(list(row.values())))} if row else {})
+    return row
 
 
 def _other(songs: Sequence[Mapping[str, np.ndarray]], index: int) -> Mapping[str, np.ndarray] | None:
