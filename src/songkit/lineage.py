@@ -90,7 +90,8 @@ def inputs_of(recipe: Recipe) -> list[Input]:
                 key = f"{where}.weights.{name}" if name else f"{where}.weights"
                 found.append(Input(key=key, path=file, sha256=digest_of(file)))
         for option in dataclasses.fields(node.config):
-            value = getattr(node.config, option.name)
+            # An option may stand for a file of its plugin when it is left empty: another one gives other results.
+            value = getattr(node.config, option.name) or option.metadata.get("shipped")
             if option.metadata.get("path") and not option.metadata.get("made") and value:
                 key, path = f"{where}.{option.name}", Path(value)
                 digest = _prepared_digest(path, node, reads_codes) or digest_of(path, key)

@@ -17,7 +17,7 @@ from songkit.testing.exercise import steps_of
 from songkit.testing.standins import SongsConfig, TinySongs
 from songkit.types import TIERS, ArrayTrack, Audio, Song
 from songkit_judges import train_reward
-from songkit_judges.configs import MusicalityConfig, MusicalityScoreConfig, TieredConfig, TrainRewardConfig
+from songkit_judges.configs import SHIPPED, MusicalityConfig, MusicalityScoreConfig, TieredConfig, TrainRewardConfig
 from songkit_judges.features import MEASURES, SIZE, features_of, stems
 from songkit_judges.preferences import pairs_of_tiers, pairwise_accuracy, read_preferences
 from songkit_judges.reward import MusicalityMetric, MusicalityReward, load_reward
@@ -287,6 +287,28 @@ def test_a_tiered_source_labels_the_songs_of_another():
     assert song.tier == load_reward().tiers(score)[0]
     assert song.provenance["judged"] == {"musicality": round(float(score), 6), "tier_of_source": songs[1].tier}
     assert song.id == songs[1].id
+
+
+def test_what_songs_are_labelled_with_decides_the_stage_whether_it_is_named_or_shipped(tmp_path):
+    pytest.importorskip("songkit_synth")
+    from songkit._identity import identity_of
+    from songkit.lineage import digest_of, inputs_of
+    from songkit.recipe import load
+    from songkit.registry import Registry
+
+    file = tmp_path / "heard.yaml"
+    file.write_text(
+        "format: 1\ndata: {use: judges/tiered, songs: {use: synth/songs, songs: 1}}\n"
+        "metrics: {musicality: {use: judges/musicality}}\n"
+    )
+    recipe = load(str(file), [], registry=Registry.discover())
+    assert {source.key: source.path for source in inputs_of(recipe)} == {"data.model": SHIPPED}
+    identity = identity_of("prepare", recipe)
+    assert identity["data.model"] == f"sha256:{digest_of(SHIPPED)}"
+    (tmp_path / "same.safetensors").write_bytes(SHIPPED.read_bytes())
+    named = load(str(file), [f"data.model={tmp_path / 'same.safetensors'}"], registry=Registry.discover())
+    assert identity_of("prepare", named) == identity
+    assert identity["metrics.musicality.model"] == ""  # stages that were made before go by the judge's revision
 
 
 @needs_musicnn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from songkit.errors import did_you_mean
@@ -28,6 +29,8 @@ __all__ = [
 TRACKERS = ("swift-f0", "harvest")
 PARTS = ("genre", "instrument", "register", "mode", "tempo")
 """Parts of a description that the judge of style listens for, in the order in which they are kept."""
+SHIPPED = Path(__file__).parent / "weights" / "musicality.safetensors"
+"""The trained musicality reward; `songkit train judges/train-musicality` made it."""
 
 
 @dataclass(kw_only=True)
@@ -280,7 +283,7 @@ class TieredConfig:
 
     songs: Any = ref("source")
     """Where the songs come from; they need vocal and accompaniment."""
-    model: str = field(default="", metadata={"path": True})
+    model: str = field(default="", metadata={"path": True, "shipped": str(SHIPPED)})
     """Weights of a `judges/musicality` reward; empty means those that come with the plugin."""
 
     def validate(self) -> list[str]:

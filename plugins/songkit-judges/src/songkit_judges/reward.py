@@ -11,14 +11,11 @@ from torch import Tensor, nn
 from songkit.checkpoint import load_weights
 from songkit.interfaces.metric import MetricInfo
 from songkit.types import TIERS, Audio, Song
-from songkit_judges.configs import MusicalityConfig, MusicalityScoreConfig
+from songkit_judges.configs import SHIPPED, MusicalityConfig, MusicalityScoreConfig
 from songkit_judges.features import SIZE, features_of
 from songkit_judges.kept import KeptMetric, check_batch
 
-__all__ = ["SHIPPED", "MusicalityMetric", "MusicalityReward", "load_reward"]
-
-SHIPPED = Path(__file__).parent / "weights" / "musicality.safetensors"
-"""The trained scorer; `songkit train judges/train-musicality` made it."""
+__all__ = ["MusicalityMetric", "MusicalityReward", "load_reward"]
 
 
 class MusicalityReward(nn.Module):
