@@ -161,9 +161,9 @@ def test_songs_are_listened_to_once(heard, tmp_path):
 def test_other_audio_under_known_ids_is_listened_to(heard, tmp_path):
     path = str(tmp_path / "features.npz")
     task(Songs(20), features=path)
-    other = task(Songs(20, level=0.5), features=path)
+    other = task(Songs(20, level=-1.0), features=path)
     assert len(heard) == 40
-    assert torch.equal(other.features, task(Songs(20, level=0.5), features=path).features)
+    assert torch.equal(other.features, task(Songs(20, level=-1.0), features=path).features)
     task(Songs(20), features=path)  # what was heard first is still there
     assert len(heard) == 40
 
