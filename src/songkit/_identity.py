@@ -35,6 +35,7 @@ _NO_MATTER = (
     "trainer.strategy",
     "trainer.activation_checkpointing",
     "prepare.workers",
+    "generate.device",
     "mine.workers",
     "mine.batch",
     "merge.sweep.",

@@ -47,13 +47,13 @@ class Made:
 class Singer:
     """The policy and the judges of a recipe."""
 
-    def __init__(self, recipe: Recipe, policy: str, device: str = "cpu") -> None:
+    def __init__(self, recipe: Recipe, policy: str, device: str | None = None) -> None:
         """Builds them.
 
         Args:
             recipe: With a model, and `metrics` or a `reward`.
             policy: Digest of the model's weights.
-            device: Where the model computes; the judges do so on the CPU.
+            device: Where the model computes, `generate.device` when `None`; the judges do so on the CPU.
         """
         self.recipe, self.policy, self.device = recipe, policy, device
         self.settings = recipe.generate
@@ -177,7 +177,7 @@ _singer: Singer
 """What a worker process keeps between batches."""
 
 
-def _start(recipe: PickledRecipe, policy: str, device: str) -> None:
+def _start(recipe: PickledRecipe, policy: str, device: str | None) -> None:
     global _singer
     torch.set_num_threads(1)
     _singer = Singer(recipe.open(), policy, device)

@@ -108,6 +108,7 @@ def identity_of(recipe: Recipe) -> dict[str, Any]:
     wanted["metrics"] = recipe.resolved.get("metrics", {})
     wanted["mine"] = {key: getattr(recipe.mine, key) for key in ("start", "limit", "max_sections", "candidates")}
     values = dict(leaves_of(wanted, ""))
+    values.pop("generate.device")  # a mining can go on elsewhere, as one with another --device
     for path, component in recipe.resolved["_components"].items():
         if path.partition(".")[0] in (*roles, "metrics"):
             values[f"{path} (revision)"] = component["revision"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import torch
 
 from songkit.errors import RequestError
+from songkit.settings import DEVICE_NAMES
 
 __all__ = ["describe_device", "device_of", "devices", "find_device"]
-
-_NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def devices() -> list[str]:
@@ -26,7 +24,7 @@ def find_device(name: str) -> torch.device:
     Raises:
         RequestError: If it is no such name, or the device is not there; the message says which are.
     """
-    if not _NAMES.fullmatch(name):
+    if not DEVICE_NAMES.fullmatch(name):
         raise RequestError(f"the device '{name}' is unknown. Choose auto, cpu, cuda, cuda:N (the GPU N) or mps.")
     there = devices()
     wanted = {"auto": there[0], "cuda": "cuda:0"}.get(name, name)

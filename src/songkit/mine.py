@@ -76,7 +76,7 @@ class MineSummary:
 
 
 def mine(
-    recipe: Recipe, out: Path, *, workers: int | None = None, device: str = "cpu", progress: bool = False
+    recipe: Recipe, out: Path, *, workers: int | None = None, device: str | None = None, progress: bool = False
 ) -> MineSummary:
     """Sings, judges and pairs, or does what is missing of it.
 
@@ -85,7 +85,8 @@ def mine(
             `data` or `mine.requests`.
         out: The mined folder. Nothing is done when it is finished.
         workers: Processes that sing; `mine.workers` when `None`. The result does not depend on it.
-        device: Where songs are sung, as `SongModel.load` takes it. Another one rounds otherwise.
+        device: Where songs are sung, as `SongModel.load` takes it; `generate.device` when `None`. Another one rounds
+            otherwise.
         progress: Whether to show progress bars.
 
     Raises:
@@ -135,7 +136,7 @@ def plan(recipe: Recipe, out: Path) -> MinePlan:
 
 
 def _make_candidates(
-    recipe: Recipe, root: Path, requests: Sequence[SongRequest], workers: int, device: str, progress: bool
+    recipe: Recipe, root: Path, requests: Sequence[SongRequest], workers: int, device: str | None, progress: bool
 ) -> None:
     from songkit._mine_candidates import Singer, sing_candidates
 

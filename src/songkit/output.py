@@ -228,8 +228,8 @@ def _command(
 
 
 def _sampling_record(settings: GenerateSettings) -> dict[str, Any]:
-    """Returns the settings without the number of threads, of which the one that was used is written."""
-    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "threads"}
+    """Returns the settings without threads and device, of which those that were used are written."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("threads", "device")}
 
 
 def _model_name(recipe: Recipe | None) -> str | None:

@@ -52,13 +52,14 @@ class Outcome:
     """Why it stopped."""
 
 
-def semi_online(recipe: Recipe, out: Path, *, device: str = "cpu", progress: bool = False) -> Outcome:
+def semi_online(recipe: Recipe, out: Path, *, device: str | None = None, progress: bool = False) -> Outcome:
     """Mines and trains in rounds until the rounds are over, the judge finds no gain, or the policy collapses.
 
     Args:
         recipe: With all that `songkit mine` needs, `mine.limit`, an `objective`, and a `task` that trains on pairs.
         out: The folder of the loop. What is finished there is kept.
-        device: Where songs are sung; `trainer.accelerator` says where the policy is trained.
+        device: Where songs are sung, `generate.device` when `None`; `trainer.accelerator` says where the policy is
+            trained.
         progress: Whether to show progress bars.
 
     Raises:

@@ -34,15 +34,15 @@ class SongModel:
     """Where it was loaded from, with the precision that was loaded; goes into song.json."""
 
     @classmethod
-    def load(cls, recipe: Recipe, *, precision: Precision | None = None, device: str = "cpu") -> SongModel:
+    def load(cls, recipe: Recipe, *, precision: Precision | None = None, device: str | None = None) -> SongModel:
         """Builds the model of a recipe, with its weights.
 
         Args:
             recipe: With conditioner, planner and codec.
             precision: Of the weights of planner and refiner, which are packed for decoding and cannot be trained any
                 more; by default what the recipe's `generate.precision` says. Below fp32 the codec is lightened, too.
-            device: Where it computes, a name that `find_device` knows. The same seed gives the same noise on all, and
-                the same song but for what rounding changes.
+            device: Where it computes, a name that `find_device` knows; `generate.device` when `None`. The same seed
+                gives the same noise on all, and the same song but for what rounding changes.
 
         Raises:
             RecipeError: If the recipe lacks conditioner, planner or codec.
@@ -56,7 +56,7 @@ class SongModel:
                 f"the recipe '{recipe.name}' cannot generate: it has no {', '.join(missing)}. "
                 f"Choose a --model with {', '.join(_NEEDED)}, such as 'mini/song'."
             )
-        place, precision = find_device(device), precision or recipe.generate.precision
+        place, precision = find_device(device or recipe.generate.device), precision or recipe.generate.precision
         if place.type != "cpu" and precision == "int8":
             raise RequestError(f"the precision int8 is for the CPU alone. Choose bf16 or fp32 on {place}.")
         roles = [*_NEEDED, *(["refiner"] if "refiner" in recipe.roles else [])]

@@ -27,7 +27,8 @@ def sweep(recipe: Recipe, out: Path, *, progress: bool = False) -> list[dict[str
     """Merges, sings and judges each point, and draws the two scores against each other.
 
     Args:
-        recipe: With `merge.sweep`, a model, requests and judges; `mine.strategies` are not used.
+        recipe: With `merge.sweep`, a model, requests and judges; `mine.strategies` are not used. Songs are sung on its
+            `generate.device`.
         out: Gets `points/NUMBER` for each, `sweep.json` and `sweep.png`. An interrupted sweep is gone on with.
         progress: Whether to show progress bars.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fakes
 import numpy as np
 import pytest
 import soundfile
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from songkit import song_model
 from songkit.build import build_roles
 from songkit.checkpoint import save_weights
+from songkit.cli import main
 from songkit.devices import devices, find_device
-from songkit.errors import RequestError
+from songkit.errors import RecipeError, RequestError
 from songkit.generate import generate
 from songkit.kernels import PackedLinear
 from songkit.recipe import Recipe, load
@@ -72,6 +74,23 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(monkeypatch: 
 def test_other_names_are_refused_with_those_that_are_known(name: str) -> None:
     with pytest.raises(RequestError, match=r"auto, cpu, cuda, cuda:N|is not there"):
         find_device(name)
+
+
+def test_a_song_is_sung_where_the_recipe_says_unless_the_command_says_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.write_model(tmp_path)
+    (tmp_path / "there.yaml").write_text("format: 1\ndefaults: [./model.yaml]\ngenerate: {device: 'cuda:99'}\n")
+    (tmp_path / "lyrics.txt").write_text("[verse]\nla\n")
+    words = ["generate", str(tmp_path / "lyrics.txt"), "--out", str(tmp_path), "--model", str(tmp_path / "there.yaml")]
+    assert main(words) == 2
+    assert "the device 'cuda:99' is not there" in capsys.readouterr().err
+    assert main([*words, "--device", "cpu"]) == 0
+    song = json.loads((tmp_path / "lyrics" / "song.json").read_text())
+    assert song["device"] == "cpu"
+    assert "device" not in song["sampling"]
+    with pytest.raises(RecipeError, match="device is 'gpu'; expected auto, cpu, cuda"):
+        load(tmp_path / "model.yaml", ["generate.device=gpu"], registry=REGISTRY)
 
 
 # --- elsewhere -------------------------------------------------------------------------------------------------

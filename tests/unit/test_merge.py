@@ -16,7 +16,7 @@ from torch import Tensor
 
 from songkit.checkpoint import load_weights, read_metadata, read_weights, save_weights
 from songkit.cli import main
-from songkit.errors import CheckpointError, OutputError, RecipeError
+from songkit.errors import CheckpointError, OutputError, RecipeError, RequestError
 from songkit.lineage import ancestry
 from songkit.merge import merge, merge_weights
 from songkit.recipe import Recipe, load
@@ -225,6 +225,8 @@ merge:
   sweep: {{between: [quiet, loud], points: 3, scores: [ear.seconds, ear.crossings]}}
 """
     )
+    with pytest.raises(RequestError, match="the device 'cuda:99' is not there"):
+        sweep(load(tmp_path / "sweep.yaml", ["generate.device=cuda:99"], registry=Registry.discover()), tmp_path / "no")
     loaded = load(tmp_path / "sweep.yaml", registry=Registry.discover())
     rows = sweep(loaded, tmp_path / "swept")
     assert [row["coefficients"] for row in rows] == [

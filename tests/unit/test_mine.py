@@ -303,6 +303,14 @@ def test_faults_of_a_recipe_are_told_at_once(files: Path, tmp_path: Path) -> Non
     assert mine(recipe(files, "mine.limit=1"), tmp_path / "mined").candidates == CANDIDATES
 
 
+def test_songs_are_sung_where_the_recipe_says_unless_the_command_says_otherwise(files: Path, tmp_path: Path) -> None:
+    words = ["mine", str(files / "mine.yaml"), "--out", str(tmp_path / "mined"), "mine.limit=1"]
+    with pytest.raises(RequestError, match="the device 'cuda:99' is not there"):
+        mine(recipe(files, "mine.limit=1", "generate.device=cuda:99"), tmp_path / "mined")
+    main([*words, "generate.device=cuda:99", "--device", "cpu"])
+    assert plan(recipe(files, "mine.limit=1"), tmp_path / "mined").finished  # it is the same mining
+
+
 def test_the_command_shows_the_plan_and_what_was_mined(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

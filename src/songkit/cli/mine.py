@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", metavar="N", type=int, help="processes that sing (default: mine.workers)")
     parser.add_argument(
-        "--device", metavar="NAME", default="cpu", help="where songs are sung: cpu (default), cuda, cuda:N, mps or auto"
+        "--device",
+        metavar="NAME",
+        help="where songs are sung: cpu, cuda, cuda:N, mps or auto (default: generate.device)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check the recipe and show the plan without singing")
     parser.add_argument("--json", action="store_true", help="print the plan, or what was mined, as JSON")

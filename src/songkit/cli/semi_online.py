@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", type=Path, required=True, help="the folder of the rounds; a loop in it is gone on with"
     )
     parser.add_argument(
-        "--device", metavar="NAME", default="cpu", help="where songs are sung: cpu (default), cuda, cuda:N, mps or auto"
+        "--device",
+        metavar="NAME",
+        help="where songs are sung: cpu, cuda, cuda:N, mps or auto (default: generate.device)",
     )
     parser.add_argument("--dry-run", action="store_true", help="check the recipe and show the plan")
     parser.add_argument("--json", action="store_true", help="print the plan, or what was found, as JSON")
