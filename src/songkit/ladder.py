@@ -2,6 +2,7 @@
 
     ladder/NAME-KEY/       the folder of a stage: what its verb writes, recipe.yaml, resolved.yaml, provenance.json
     ladder/NAME-KEY/stage.json  written when the stage is finished: its key, what the key was made of, and its weights
+    ladder/.NAME-KEY.clock how long a stage that is not finished was worked on
     ladder/LADDER.json     the folder of each stage of the ladder that was run last under that name
 
 A key is a digest of all that decides what a stage makes: the recipe as resolved, with the content of weights and data
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -101,6 +103,11 @@ def climb(
         hint = did_you_mean(only, ladder.stages) or f" Its stages: {', '.join(ladder.stages)}."
         raise OutputError(f"the ladder '{ladder.name}' has no stage '{only}'.{hint}")
     folders: dict[str, Path] = {}
+
+    def record() -> None:
+        values = {"ladder": str(ladder.path), "stages": {name: folder.name for name, folder in folders.items()}}
+        _write(out / f"{ladder.name.replace('/', '-')}.json", values)
+
     for planned in plan(ladder, out, registry=registry):
         name, folder = planned.stage.name, planned.folder
         if planned.state == "finished" and folder is not None:
@@ -117,11 +124,10 @@ def climb(
             if planned.state == "interrupted" and not resume:
                 raise OutputError(f"stage '{name}' was interrupted in {folder}. Go on with it with --resume.")
             _log.info("stage '%s' (%s) begins in %s: %s.", name, planned.stage.settings.verb, folder, planned.why)
+            record()  # before the first stage, too: it marks the folder as a ladder's
             _run(planned, folder, progress)
         folders[name] = folder
-        # Written after each stage: it marks the folder as a ladder's, and tells where what was made lies.
-        record = {"ladder": str(ladder.path), "stages": {n: f.name for n, f in folders.items()}}
-        _write(out / f"{ladder.name.replace('/', '-')}.json", record)
+        record()
     return folders
 
 
@@ -188,13 +194,26 @@ def _shown(value: Any) -> str:
 
 def _run(planned: Planned, folder: Path, progress: bool) -> None:
     assert planned.identity is not None
-    began = time.monotonic()
+    clock = folder.with_name(f".{folder.name}.clock")
+    before, began = _worked(folder, clock) if planned.state == "interrupted" else 0.0, time.time()
+    _write(clock, {"seconds_before": before, "began": began})
     _RUNS[planned.stage.settings.verb](planned.recipe, folder, progress)
     key = key_of(planned.identity)
     weights = {name: digest for name, digest in outputs_of(folder).items() if name != "."}
-    seconds = round(time.monotonic() - began, 1)
+    seconds = round(before + time.time() - began, 1)
     mark = {"stage": planned.stage.name, "key": key, "seconds": seconds, "outputs": weights}
     _write(folder / MARK, {**mark, "identity": planned.identity})
+    clock.unlink()
+
+
+def _worked(folder: Path, clock: Path) -> float:
+    """Returns the seconds that a stage was worked on before, each time until the last file was written.
+
+    A process that is killed cannot tell when; its files do.
+    """
+    told = {"seconds_before": 0.0, "began": math.inf, **read_json(clock)}
+    last = max((file.stat().st_mtime for file in folder.rglob("*")), default=0.0)
+    return float(told["seconds_before"] + max(0.0, last - told["began"]))
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

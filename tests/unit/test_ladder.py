@@ -1,16 +1,19 @@
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 from pathlib import Path
 
+import judges
 import pytest
+import rounds
 import safetensors.torch
 import torch
 
 from songkit import cli
 from songkit._identity import key_of, same_but_for_new_options
-from songkit.errors import OutputError, RecipeError
+from songkit.errors import OutputError, RecipeError, RequestError
 from songkit.ladder import climb, plan
 from songkit.lineage import find_runs, parents_of
 from songkit.recipe import dump, load
@@ -156,6 +159,24 @@ def test_a_killed_ladder_goes_on_with_the_same_bits(tmp_path, ladder, monkeypatc
             assert torch.equal(value, net(whole[name])[key]), (name, key)
 
 
+def test_a_stage_counts_its_seconds_over_interruptions_without_the_time_between(tmp_path, ladder, monkeypatch):
+    out = tmp_path / "out"
+    killed = ladder("stages.first.options.task.kill_step=3", "stages.first.options.trainer.checkpoint_every=2")
+    process = multiprocessing.get_context("fork").Process(target=lambda: run(killed, out))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    [clock] = out.glob(".first-*.clock")
+    told = json.loads(clock.read_text())
+    clock.write_text(json.dumps({**told, "began": told["began"] - 5000}))  # it was begun 5000 s ago
+    for file in out.rglob("first-*/**/*"):  # and killed 2000 s ago
+        os.utime(file, (told["began"] - 2000, told["began"] - 2000))
+    monkeypatch.setenv("TOY_SPARED", "1")
+    folders = run(killed, out, resume=True)
+    assert 3000 <= json.loads((folders["first"] / "stage.json").read_text())["seconds"] < 3100
+    assert not list(out.glob(".*"))
+
+
 def test_a_frozen_part_stays_bit_for_bit(tmp_path, ladder):
     folders = run(
         ladder("stages.middle.freeze=[net.0]", "stages.middle.options.trainer.ema_decay=0.9"), tmp_path / "out"
@@ -221,6 +242,32 @@ def test_variables_of_a_ladder_reach_all_its_stages(tmp_path, ladder):
     assert planned.recipe.roles["task"].config.width == 5
 
 
+SINGING = f"""format: 1
+plugins: ['{Path(rounds.__file__)}', '{Path(judges.__file__)}']
+metrics: {{ear: local/loudness}}
+task: {{use: songkit/train-preference}}
+objective: {{use: songkit/dpo}}
+generate: {{threads: 1, max_seconds: 0.6}}
+mine: {{requests: ./requests.jsonl, limit: 1, candidates: 2, strategies: {{long: {{score: ear.seconds}}}}}}
+semi_online: {{rounds: 1}}
+"""
+
+
+@pytest.mark.parametrize("verb", ["mine", "semi-online"])
+def test_stages_sing_where_their_recipe_says_which_makes_nothing_anew(tmp_path, verb):
+    lines = [json.dumps({"idx": name, "gt_lyric": "[verse] la."}) + "\n" for name in "ab"]
+    (tmp_path / "requests.jsonl").write_text("".join(lines))
+    (tmp_path / "sing.yaml").write_text(SINGING + rounds.write_model(tmp_path))
+    (tmp_path / "sung.yaml").write_text(f"format: 1\nstages: {{sung: {{verb: {verb}, recipe: sing}}}}\n")
+    registry = Registry.discover()
+    there = load(tmp_path / "sung.yaml", ["stages.sung.options.generate.device=cuda:99"], registry=registry)
+    with pytest.raises(RequestError, match="the device 'cuda:99' is not there"):
+        climb(there, tmp_path / "out", registry=registry, progress=False)
+    here = load(tmp_path / "sung.yaml", registry=registry)
+    keys = [key_of(next(plan(ladder, tmp_path / "out", registry=registry)).identity) for ladder in (here, there)]
+    assert keys[0] == keys[1]
+
+
 def test_the_lineage_is_found_by_hash_wherever_the_folders_are(tmp_path, ladder, capsys):
     folders = run(ladder(), tmp_path / "out")
     shutil.move(folders["first"], tmp_path / "elsewhere")
@@ -256,3 +303,17 @@ def test_a_dry_run_shows_plan_and_cost_and_writes_nothing(tmp_path, ladder, caps
     assert [row["steps"] for row in told["stages"]] == [4, 4, 4]
     assert 0 < told["stages"][1]["minutes"] < 1
     assert told["stages_of_unknown_cost"] == 0
+
+
+def test_a_dry_run_tells_the_last_time_that_a_stage_took(tmp_path, capsys):
+    (tmp_path / "given.yaml").write_text("format: 1\n")
+    (tmp_path / "steps.yaml").write_text("format: 1\nstages: {given: {verb: model, recipe: given}}\n")
+    out = tmp_path / "out"
+    for folder, seconds, ended in (("aaaaaaaa", 60, 2), ("bbbbbbbb", 120, 3), ("cccccccc", 180, 1)):
+        mark = out / f"given-{folder}" / "stage.json"
+        mark.parent.mkdir(parents=True)
+        mark.write_text(json.dumps({"seconds": seconds, "identity": {"seed": seconds}}))
+        os.utime(mark, (ended, ended))
+    (out / "steps.json").write_text("{}")
+    assert cli.main(["train", str(tmp_path / "steps.yaml"), "--out", str(out), "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["minutes"] == 2

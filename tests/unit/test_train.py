@@ -428,9 +428,12 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path, recipe_file, fini
     shown = capsys.readouterr().out
     assert "until 7 steps" in shown
     assert "local/toy, revision 1" in shown
+    assert "8 examples a step, 56 in all: no earlier run tells how long" in shown
     assert not (tmp_path / "run").exists()
     assert cli.main([*words, str(finished), "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["from_step"] == 30
+    assert cli.main([*words, str(finished.parent / "other"), "trainer.max_steps=60", "--json"]) == 0
+    assert 0 < json.loads(capsys.readouterr().out)["minutes"] < 1  # at the pace of the run beside it
     assert cli.main([*words, str(finished)]) == 2
     assert "already holds something" in capsys.readouterr().err
 

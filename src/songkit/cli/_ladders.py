@@ -12,12 +12,12 @@ from songkit.lineage import MARK, Run, read_json, run_of
 from songkit.recipe import Recipe
 from songkit.registry import Registry
 
-__all__ = ["run_ladder", "show_ladder"]
+__all__ = ["earlier_runs", "minutes_of_training", "run_ladder", "show_ladder"]
 
 
 def show_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) -> int:
     """Prints what would be done about each stage, why, and how long it may take."""
-    known = _earlier_runs(args.out)
+    known = earlier_runs(args.out)
     rows = [
         _row(planned, known, args.out)
         for planned in plan(ladder, args.out, registry=registry)
@@ -51,6 +51,30 @@ def run_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) -> 
     return 0
 
 
+def earlier_runs(out: Path) -> list[Run]:
+    """Returns the runs in a ladder's folder and beside it, or beside that of a single run, oldest first."""
+    beside = {
+        file.parent for pattern in ("*", "*/*") for file in out.absolute().parent.glob(f"{pattern}/metrics.jsonl")
+    }
+    return sorted((run_of(folder) for folder in beside), key=lambda run: run.started)
+
+
+def minutes_of_training(recipe: Recipe, known: list[Run], done: int) -> float | None:
+    """Returns how long a training may take from a step on: by the pace of the last run of its recipe, or of its task.
+
+    Args:
+        recipe: With a task.
+        known: Runs, oldest first.
+        done: Steps that are done.
+    """
+    settings, task = recipe.trainer, recipe.roles["task"].id
+    timed = [run for run in known if run.task == task and run.seconds_per_step]
+    paces = [run.seconds_per_step for run in [r for r in timed if r.recipe == recipe.name] or timed]
+    by_steps = ((settings.max_steps or 0) - done) * (paces[-1] or 0.0) / 60 if paces and settings.max_steps else None
+    limits = [limit for limit in (by_steps, settings.max_minutes) if limit is not None]
+    return min(limits) if limits else None
+
+
 def _row(planned: Planned, known: list[Run], out: Path) -> dict[str, Any]:
     settings, verb = planned.recipe.trainer, planned.stage.settings.verb
     trains = verb == "train"
@@ -72,18 +96,12 @@ def _minutes(planned: Planned, known: list[Run], out: Path, *, trains: bool) -> 
     """Returns what is left to do in minutes: by earlier steps of the recipe or its task, or the stage's last time."""
     if planned.state == "finished":
         return 0.0
-    settings, recipe = planned.recipe.trainer, planned.recipe
     if trains:
         done = next((run.steps or 0 for run in known if run.folder == planned.folder), 0)
-        task = recipe.roles["task"].id
-        timed = [run for run in known if run.task == task and run.seconds_per_step]
-        paces = [run.seconds_per_step for run in [r for r in timed if r.recipe == recipe.name] or timed]
-        steps = (settings.max_steps or 0) - done
-        by_steps = steps * (paces[-1] or 0.0) / 60 if paces and settings.max_steps else None
-        limits = [limit for limit in (by_steps, settings.max_minutes) if limit is not None]
-        return min(limits) if limits else None
-    times = [read_json(file).get("seconds") for file in out.glob(f"{planned.stage.name}-????????/{MARK}")]
-    return next((seconds / 60 for seconds in times if seconds is not None), None)
+        return minutes_of_training(planned.recipe, known, done)
+    marks = sorted(out.glob(f"{planned.stage.name}-????????/{MARK}"), key=lambda file: file.stat().st_mtime)
+    times = [seconds for file in marks if (seconds := read_json(file).get("seconds")) is not None]
+    return times[-1] / 60 if times else None
 
 
 def _told(row: dict[str, Any]) -> str:
@@ -92,11 +110,3 @@ def _told(row: dict[str, Any]) -> str:
     steps = f"{row['steps']:,} steps, " if row["steps"] else ""
     cost = "cost unknown" if row["minutes"] is None else f"about {row['minutes']:.1f} min"
     return f"{steps}{cost}: {row['why']}"
-
-
-def _earlier_runs(out: Path) -> list[Run]:
-    """Returns the runs in the ladder's folder and beside it, oldest first."""
-    beside = {
-        file.parent for pattern in ("*", "*/*") for file in out.absolute().parent.glob(f"{pattern}/metrics.jsonl")
-    }
-    return sorted((run_of(folder) for folder in beside), key=lambda run: run.started)

@@ -73,18 +73,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(recipe: Recipe, out: Path, resume: bool) -> dict[str, Any]:
+    from songkit.cli._ladders import earlier_runs, minutes_of_training
     from songkit.run_folder import check_run
 
     goes_on = check_run(recipe, out, resume)
     states = sorted((out / "checkpoints").glob("step-*.pt")) if goes_on else []
+    done = int(states[-1].stem.partition("-")[2]) if states else 0
+    settings = recipe.trainer
     return {
         "recipe": recipe.name,
         "file": str(recipe.path),
         "seed": recipe.seed,
         "out": str(out),
-        "from_step": int(states[-1].stem.partition("-")[2]) if states else 0,
-        "max_steps": recipe.trainer.max_steps,
-        "max_minutes": recipe.trainer.max_minutes,
+        "from_step": done,
+        "max_steps": settings.max_steps,
+        "max_minutes": settings.max_minutes,
+        "examples_per_step": settings.batch_size * settings.accumulate,
+        "minutes": minutes_of_training(recipe, earlier_runs(out), done) if "task" in recipe.roles else None,
+        "freeze": list(settings.freeze),
         "roles": {role: _node_plan(node) for role, node in recipe.roles.items()},
     }
 
@@ -101,12 +107,20 @@ def _shown(plan: dict[str, Any]) -> str:
     lines = [
         f"recipe  {plan['recipe']} ({plan['file']}), seed {plan['seed']}",
         f"train   {start}until {' or '.join(limits)}, into {plan['out']}",
+        f"cost    {_cost(plan)}",
     ]
     for role, node in plan["roles"].items():
         weights = f", weights {node['weights']}" if node["weights"] else ""
         missing = " (NOT THERE)" if node["weights_found"] is False else ""
         lines.append(f"{role:<12} {node['use']}, revision {node['revision']}{weights}{missing}")
     return "\n".join(lines)
+
+
+def _cost(plan: dict[str, Any]) -> str:
+    each, steps = plan["examples_per_step"], plan["max_steps"]
+    total = f", {each * (steps - plan['from_step']):,} in all" if steps else ""
+    time = "no earlier run tells how long" if plan["minutes"] is None else f"about {plan['minutes']:.1f} min"
+    return f"{each:,} examples a step{total}: {time}"
 
 
 def _set_allocator() -> None:
