@@ -74,6 +74,8 @@ def place(tmp_path, monkeypatch):
     """A folder with the recipes that pages ask their readers to write, which is also the current one."""
     for name, text in STAND_INS.items():
         (tmp_path / name).write_text(f"format: 1\n{text}")
+    for name in ("MUSIC", "VALID"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
