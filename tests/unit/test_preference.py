@@ -34,10 +34,15 @@ LENGTHS = torch.tensor([7, 5, 9, 6])
 """Tokens of the preferred and, turned round, of the rejected song of each pair."""
 
 
+one_or_two = pytest.mark.parametrize("streams", [("mix.0",), ("mix.0", "vocal.0")], ids=["one-stream", "two-streams"])
+"""TRL knows one stream. A song whose tokens are dealt to two is the same song."""
+
+
 class Logs:
     """B pairs as TRL and as songkit see them: log-probabilities of single tokens, and their sums."""
 
-    def __init__(self, seed: int, *, same_length: bool = False) -> None:
+    def __init__(self, seed: int, streams: tuple[str, ...], *, same_length: bool = False) -> None:
+        self.streams = streams
         generator = torch.Generator().manual_seed(seed)
         lengths = torch.cat([LENGTHS, LENGTHS.flip(0)])
         self.lengths = torch.full_like(lengths, 8) if same_length else lengths
@@ -51,13 +56,18 @@ class Logs:
         return self.policy.sum(1), self.reference.sum(1)
 
     def given(self) -> Preferences:
-        policy, reference = (PairLogProbabilities(chosen=sums[:4, None], rejected=sums[4:, None]) for sums in self.sums)
+        """The pairs for songkit: tokens are dealt to the streams in turn."""
+        turn = torch.arange(10) % len(self.streams) == torch.arange(len(self.streams))[:, None]
+        dealt = self.mask[:, None] & turn  # [2 B, K, 10]
+        sums = [(logs[:, None] * dealt).sum(2) for logs in (self.policy, self.reference)]
+        policy, reference = (PairLogProbabilities(chosen=each[:4], rejected=each[4:]) for each in sums)
+        tokens = dealt.sum(2)
         return Preferences(
-            streams=("mix.0",),
+            streams=self.streams,
             policy=policy,
             reference=reference,
-            chosen_tokens=self.lengths[:4, None],
-            rejected_tokens=self.lengths[4:, None],
+            chosen_tokens=tokens[:4],
+            rejected_tokens=tokens[4:],
         )
 
     def inputs(self, songs: list[int]) -> dict[str, torch.Tensor]:
@@ -88,8 +98,7 @@ def trainer(**options) -> SimpleNamespace:
 
 @functools.cache
 def trl(module: str):
-    """A module of TRL."""
-    pytest.importorskip("trl")
+    """A module of TRL. The extra `dev` installs it, and without it these tests fail: nothing else shows the values."""
     # transformers imports the torchaudio that it finds, and the one on PyPI does not load beside a PyTorch for CPUs.
     empty = ModuleType("torchaudio")
     empty.__spec__ = ModuleSpec("torchaudio", None)
@@ -122,22 +131,25 @@ def value(objective, logs: Logs) -> float:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dpo_gives_what_trl_gives(seed):
-    logs = Logs(seed)
+@one_or_two
+def test_dpo_gives_what_trl_gives(seed, streams):
+    logs = Logs(seed, streams)
     assert value(DPO(DPOConfig(beta=0.3)), logs) == pytest.approx(trl_dpo(logs, "sigmoid", beta=0.3), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dpo_of_means_gives_trls_length_normalised_loss(seed):
-    logs = Logs(seed)
+@one_or_two
+def test_dpo_of_means_gives_trls_length_normalised_loss(seed, streams):
+    logs = Logs(seed, streams)
     ours = value(DPO(DPOConfig(beta=2.0, log_probabilities="mean")), logs)
     assert ours == pytest.approx(trl_dpo(logs, "sigmoid_norm", beta=2.0), rel=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3])
-def test_conservative_dpo_gives_what_trl_gives(share):
+@one_or_two
+def test_conservative_dpo_gives_what_trl_gives(share, streams):
     """TRL keeps label smoothing in its alignment by optimal transport, which on one pair is cDPO."""
-    logs = Logs(1)
+    logs = Logs(1, streams)
     config = DPOConfig(beta=0.3, label_smoothing=share)
     ours = loss_of(DPO(config), logs.given()).losses.tolist()
     theirs = [trl_dpo(logs, "aot_unpaired", beta=0.3, label_smoothing=share, pairs=[i]) for i in range(4)]
@@ -145,26 +157,30 @@ def test_conservative_dpo_gives_what_trl_gives(share):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3])
-def test_robust_dpo_gives_what_trl_gives(share):
-    logs = Logs(2)
+@one_or_two
+def test_robust_dpo_gives_what_trl_gives(share, streams):
+    logs = Logs(2, streams)
     ours = value(RobustDPO(RobustDPOConfig(beta=0.3, label_smoothing=share)), logs)
     assert ours == pytest.approx(trl_dpo(logs, "robust", beta=0.3, label_smoothing=share), rel=1e-12)
 
 
-def test_ipo_gives_what_trl_gives():
-    logs = Logs(3)
+@one_or_two
+def test_ipo_gives_what_trl_gives(streams):
+    logs = Logs(3, streams)
     assert value(IPO(IPOConfig(beta=0.3)), logs) == pytest.approx(trl_dpo(logs, "ipo", beta=0.3), rel=1e-12)
 
 
-def test_the_likelihood_of_the_preferred_song_is_trls_sft_loss():
+@one_or_two
+def test_the_likelihood_of_the_preferred_song_is_trls_sft_loss(streams):
     """TRL takes the mean over the tokens of a batch, songkit over its songs: the same where songs are as long."""
-    logs = Logs(4, same_length=True)
+    logs = Logs(4, streams, same_length=True)
     both = value(DPO(DPOConfig(beta=0.3, nll_weight=0.5)), logs)
     assert both == pytest.approx(trl_dpo(logs, "sigmoid", beta=0.3) + 0.5 * trl_dpo(logs, "sft", beta=0.3), rel=1e-12)
 
 
-def test_simpo_gives_what_trl_gives():
-    logs = Logs(5)
+@one_or_two
+def test_simpo_gives_what_trl_gives(streams):
+    logs = Logs(5, streams)
     ours = loss_of(SimPO(SimPOConfig(beta=2.0, gamma=0.7)), logs.given())
     theirs = trl("experimental.cpo.cpo_trainer").CPOTrainer.cpo_loss(
         trainer(alpha=0.0, loss_type="simpo", simpo_gamma=0.7, beta=2.0, label_smoothing=0.0),
@@ -174,8 +190,9 @@ def test_simpo_gives_what_trl_gives():
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=0)
 
 
-def test_orpo_gives_what_trl_gives():
-    logs = Logs(6)
+@one_or_two
+def test_orpo_gives_what_trl_gives(streams):
+    logs = Logs(6, streams)
     ours = loss_of(ORPO(ORPOConfig(beta=0.2)), logs.given())
     means = logs.sums[0] / logs.lengths
     ratio, chosen, rejected, _, log_odds = trl("experimental.orpo.orpo_trainer").ORPOTrainer.odds_ratio_loss(
@@ -189,8 +206,9 @@ def test_orpo_gives_what_trl_gives():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kto_gives_what_trl_gives_with_the_same_reference_point(seed):
-    logs = Logs(seed)
+@one_or_two
+def test_kto_gives_what_trl_gives_with_the_same_reference_point(seed, streams):
+    logs = Logs(seed, streams)
     policy, reference = logs.sums
     # TRL's point is estimated on other songs: here on the batch's own, as songkit's is.
     ours = trainer(
