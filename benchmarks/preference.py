@@ -9,6 +9,8 @@ Systems take turns in one process, step by step; medians and quartiles are shown
 - `step`: songkit's task with its own tower, songkit's task over the very Llama that TRL trains, and TRL's trainer; the
   same pairs, cached reference log-probabilities, AdamW, float32.
 - `reference`: a step with the cached reference, and one that computes it with a frozen copy.
+- `prefix`: a step that runs the prefix for each song of a pair, and one that runs it once for both; of songs, which are
+  eight times as long as their prefix, and of songs as long as it.
 - `vocabulary`: time and peak memory of log-probabilities in blocks, beside `cross_entropy`, forward and backward.
 """
 
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +35,7 @@ import torch
 from common import finish
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from songkit.components.configs import TransformerConfig
 from songkit.components.preference import DPO
@@ -50,6 +53,7 @@ from songkit.vocabulary import id_scores
 
 LAYERS, WIDTH, HEADS, FEED_FORWARD = 4, 256, 4, 704
 PAIRS = 2
+PARTS = ("step", "reference", "prefix", "vocabulary")
 SHOWN = {
     "seconds": "seconds",
     "quartiles from": "low",
@@ -57,7 +61,11 @@ SHOWN = {
     "x the first": "times_the_first",
     "of the processor": "processor",
     "x the first's": "processor_times_the_first",
+    "turn by turn": "ratio",
+    "its quartiles from": "ratio_low",
+    "up to": "ratio_high",
     "peak MB": "peak_mb",
+    "GFLOP": "gflop",
 }
 
 
@@ -122,10 +130,10 @@ class LlamaTower(nn.Module):
         return self.model(inputs_embeds=x, attention_mask=mask.long(), use_cache=False).last_hidden_state
 
 
-def songkit_task(pairs: Pairs, tower: Any) -> TrainPreference:
+def songkit_task(pairs: Pairs, tower: Any, share_prefix: float | None = None) -> TrainPreference:
     planner = StreamPlanner(pairs.layout, parallel(1), tower)
     task = TrainPreference(
-        TrainPreferenceConfig(),
+        TrainPreferenceConfig(share_prefix=share_prefix),
         planner=planner,
         conditioner=Prompts(pairs.prompts, pairs.layout.streams[0].size),
         objective=DPO(DPOConfig()),
@@ -141,9 +149,11 @@ def songkit_task(pairs: Pairs, tower: Any) -> TrainPreference:
     return task
 
 
-def songkit_step(pairs: Pairs, tower: Any, *, cached: bool = True) -> Callable[[], None]:
+def songkit_step(
+    pairs: Pairs, tower: Any, *, cached: bool = True, share_prefix: float | None = None
+) -> Callable[[], None]:
     """Returns a step of songkit's task; without the cache a frozen copy says what the reference says, each time."""
-    task = songkit_task(pairs, tower)
+    task = songkit_task(pairs, tower, share_prefix)
     batch, generator = task.batch(0), torch.Generator()
     frozen = copy.deepcopy((task.planner, task.conditioner)).__iter__() if not cached else None
     if frozen is not None:
@@ -253,6 +263,23 @@ def references(sizes: Sizes, rounds: int) -> list[dict[str, Any]]:
     return [row | {"part": "reference", **dataclasses.asdict(sizes)} for row in rows]
 
 
+def prefixes(all_sizes: list[Sizes], rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    for sizes in all_sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            pairs = Pairs(sizes, Path(folder))
+            systems = {
+                f"{sizes.prefix} + {sizes.frames}, prefix {name}": songkit_step(pairs, tower(), share_prefix=share)
+                for name, share in {"twice": None, "once": 0.0}.items()
+            }
+            for row in timed(systems, rounds):
+                with FlopCounterMode(display=False) as counter:
+                    systems[row["system"]]()
+                counted = {"gflop": counter.get_total_flops() / 1e9}
+                rows.append(row | {"part": "prefix", **dataclasses.asdict(sizes), **counted})
+    return rows
+
+
 def vocabulary(quick: bool) -> list[dict[str, Any]]:
     """Forward and backward of the mean negative log-likelihood, of 8,192 positions and 16,384 ids."""
     positions, width, ids = (2048, 64, 16384) if quick else (8192, 512, 16384)
@@ -297,14 +324,20 @@ def timed(systems: dict[str, Callable[[], None]], rounds: int) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     for name, turns in taken.items():
         seconds, busy = zip(*turns[1:], strict=True)
-        low, middle, high = statistics.quantiles(seconds, n=4) if rounds > 1 else [seconds[0]] * 3
+        low, middle, high = quartiles(seconds)
         rows.append({"system": name, "seconds": middle, "low": low, "high": high, "fastest": min(seconds)})
         rows[-1]["processor"] = statistics.median(busy)
         if name != rows[0]["system"]:
             rows[-1]["times_the_first"] = middle / rows[0]["seconds"]
             rows[-1]["processor_times_the_first"] = rows[-1]["processor"] / rows[0]["processor"]
+            turn_by_turn = [own[1] / first[1] for own, first in zip(turns, taken[rows[0]["system"]], strict=True)]
+            rows[-1]["ratio_low"], rows[-1]["ratio"], rows[-1]["ratio_high"] = quartiles(turn_by_turn[1:])
         print(f"{name:>24}: {1000 * middle:8.1f} ms a step ({1000 * low:.1f} to {1000 * high:.1f})")
     return rows
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    return statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
 
 
 def reset_peak() -> float:
@@ -341,19 +374,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15, help="steps of each system")
-    parser.add_argument("--only", nargs="+", choices=("step", "reference", "vocabulary"))
+    parser.add_argument("--only", nargs="+", choices=PARTS)
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: whether it runs")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     sizes = Sizes(vocabulary=1024, prefix=16, frames=64) if args.quick else Sizes()
     rounds = 2 if args.quick else args.rounds
-    parts = args.only or ("step", "reference", "vocabulary")
+    parts = args.only or PARTS
     rows: list[dict[str, Any]] = []
     if "step" in parts:
         rows += steps(sizes, rounds, trl_is_there())
     if "reference" in parts:
         rows += references(sizes, rounds)
+    if "prefix" in parts:
+        both = dataclasses.replace(sizes, prefix=sizes.frames // 2, frames=sizes.frames // 2)
+        rows += prefixes([sizes, both], rounds)
     if "vocabulary" in parts:
         rows += vocabulary(args.quick)
     table = [[row["part"], row["system"], *(shown(row.get(name)) for name in SHOWN.values())] for row in rows]

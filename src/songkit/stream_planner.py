@@ -152,7 +152,11 @@ class StreamPlanner(Planner):
             x = x + self._lyrics(tape, cursor, length)
         prefix = conditions.prefix.shape[1]
         mask = functional.pad(conditions.mask, (0, length), value=True)
-        hidden = self.tower(torch.cat([conditions.prefix, x], 1), mask)
+        x = torch.cat([conditions.prefix, x], 1)
+        if conditions.repeats > 1:
+            hidden = self.tower.forward_repeated(x, mask, prefix=prefix, repeats=conditions.repeats)
+        else:
+            hidden = self.tower(x, mask)
         states = hidden[:, prefix:]
         if self.cursor_steps:
             assert conditions.cursor is not None

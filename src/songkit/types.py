@@ -320,6 +320,9 @@ class Conditions:
     teach nothing. None is nowhere."""
     forbidden: Sequence[frozenset[int]] | None = None
     """For each song, ids of the planner's leading stream that may not be drawn; None where all may."""
+    repeats: int = 1
+    """How often the same prefixes and masks come, in training: those of songs i and i + B / repeats are equal. So a
+    planner may run them once for all of these songs; its states are the same but for rounding."""
 
 
 @dataclass

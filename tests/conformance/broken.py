@@ -214,19 +214,25 @@ class NotANumberInPadding(Transformer):
         return super().forward(x, mask).masked_fill(~mask[:, :, None], float("nan"))
 
 
-@broken("causal", "backbone", "cached", "padding")
+@broken("causal", "backbone", "cached", "padding", "repeated")
 class SeesTheFuture(Transformer):
     def forward(self, x, mask):
         return super().forward(x + x.mean(1, keepdim=True), mask)
 
 
-@broken("padding", "backbone")
+@broken("padding", "backbone", "repeated")
 class CountsPadding(Transformer):
     def forward(self, x, mask):
         return super().forward(x, torch.ones_like(mask))
 
     def start(self, x, mask, capacity):
         return super().start(x, torch.ones_like(mask), capacity)
+
+
+@broken("repeated", "backbone")
+class SwapsTheSongs(Transformer):
+    def forward_repeated(self, x, mask, *, prefix, repeats):
+        return super().forward_repeated(x, mask, prefix=prefix, repeats=repeats).roll(len(x) // repeats, 0)
 
 
 @broken("cached", "backbone")

@@ -131,10 +131,16 @@ class TrainPreferenceConfig:
     """Folder of the reference's log-probabilities; null is `reference` in the mined folder."""
     recompute: bool = False
     """Whether to compute them even though they are there."""
+    share_prefix: float | None = 0.5
+    """Positions of the prefix for each frame of a song from which on the planner runs it once for both songs of a pair;
+    0 is always, null never. The numbers are the same but for rounding."""
 
     def validate(self) -> list[str]:
         """Returns every problem with the values."""
-        return [] if self.max_seconds >= 0 else [f"max_seconds is {self.max_seconds:g}; expected 0 or more"]
+        problems = [] if self.max_seconds >= 0 else [f"max_seconds is {self.max_seconds:g}; expected 0 or more"]
+        if self.share_prefix is not None and not self.share_prefix >= 0:
+            problems.append(f"share_prefix is {self.share_prefix:g}; expected 0 or more, or null for never")
+        return problems
 
 
 def _smoothing(value: float) -> list[str]:

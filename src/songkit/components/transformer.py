@@ -59,17 +59,24 @@ class Transformer(Backbone):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Runs whole sequences [B, S, D] under a mask [B, S]; see `Backbone.forward`."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        rotation = self._rotation(positions)
-        steps = x.shape[1]
-        causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
-        allowed = causal & mask[:, None, None, :]
-        # A padded row would attend to nothing: let it see itself, its state is never used.
-        allowed = allowed | torch.eye(steps, dtype=torch.bool, device=x.device)
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        bias = torch.zeros(allowed.shape, dtype=dtype, device=x.device).masked_fill_(~allowed, float("-inf"))
+        rotation, bias = self._rotation(positions), _bias(x, mask)
         for layer in self.layers:
             x = layer(x, rotation, bias)
         return self.norm(x)
+
+    def forward_repeated(self, x: Tensor, mask: Tensor, *, prefix: int, repeats: int) -> Tensor:
+        """Runs what sequences begin with once; see `Backbone.forward_repeated`."""
+        if not prefix or repeats == 1:
+            return super().forward_repeated(x, mask, prefix=prefix, repeats=repeats)
+        rows, steps = len(x) // repeats, x.shape[1] - prefix
+        positions = (mask[:rows].long().cumsum(1) - 1).clamp(min=0)
+        rotation = self._rotation(torch.cat([positions, *[positions[:, prefix:]] * (repeats - 1)], 1))
+        bias = _bias(x, mask[:rows])
+        x = torch.cat([x[:rows, :prefix], *x[:, prefix:].split(rows)], 1)  # [B / repeats, prefix + repeats * steps, D]
+        for layer in self.layers:
+            x = layer(x, rotation, bias, prefix=prefix)
+        shared, *own = self.norm(x).split([prefix, *[steps] * repeats], 1)
+        return torch.cat([torch.cat([shared, states], 1) for states in own])
 
     def start(self, x: Tensor, mask: Tensor, capacity: int) -> tuple[Tensor, Cache]:
         """Runs the prefix [G, P, D] of one song; see `Backbone.start`."""
@@ -209,11 +216,13 @@ class _Layer(nn.Module):
         rotation: tuple[Tensor, Tensor],
         bias: Tensor,
         keep: tuple[Tensor, Tensor | None] | None = None,
+        prefix: int = 0,
     ) -> Tensor:
         q, k, v = self._project(x, rotation)
         if keep is not None:
             _keep(torch.stack([k, v]), *keep)
-        return self._rest(x, _attend(q, k, v, bias).transpose(1, 2).flatten(2))
+        attended = _attend_apart(q, k, v, bias, prefix) if prefix else _attend(q, k, v, bias)
+        return self._rest(x, attended.transpose(1, 2).flatten(2))
 
     def step(self, x: Tensor, rotation: tuple[Tensor, Tensor], places: Sequence[_Place], index: int) -> Tensor:
         q, k, v = self._project(x, rotation)
@@ -249,17 +258,47 @@ def _keep(pair: Tensor, data: Tensor, scales: Tensor | None) -> None:
     data[:, :, :, :steps] = pair
 
 
+def _bias(x: Tensor, mask: Tensor) -> Tensor:
+    """What is added to the scores of sequences under a mask [B, S], [B, 1, S, S]: -inf where a key is hidden."""
+    steps = mask.shape[1]
+    causal = torch.ones(steps, steps, dtype=torch.bool, device=x.device).tril()
+    allowed = causal & mask[:, None, None, :]
+    # A padded row would attend to nothing: let it see itself, its state is never used.
+    allowed = allowed | torch.eye(steps, dtype=torch.bool, device=x.device)
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    return torch.zeros(allowed.shape, dtype=dtype, device=x.device).masked_fill_(~allowed, float("-inf"))
+
+
+def _attend_apart(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, prefix: int) -> Tensor:
+    """Attention of a prefix, and of equally long songs after it that see it and not each other.
+
+    Queries, keys and values are [B, H, prefix + songs * S, D / H]; the bias [B, 1, prefix + S, prefix + S] is that of
+    each song.
+    """
+    steps = bias.shape[-1] - prefix
+    sizes = [prefix, *[steps] * ((q.shape[2] - prefix) // steps)]
+    (first, *queries), (key, *keys), (value, *values) = (part.split(sizes, 2) for part in (q, k, v))
+    out = [_attend(first, key, value, bias[:, :, :prefix])]
+    for own, own_key, own_value in zip(queries, keys, values, strict=True):
+        seen = torch.cat([key, own_key], 2), torch.cat([value, own_value], 2)
+        out.append(_attend(own, *seen, bias[:, :, prefix:]))
+    return torch.cat(out, 2)
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Causal attention [B, H, S, D / H] under a bias [B, 1, S, S] that hides the future.
+    """Causal attention [B, H, S, D / H] over keys [B, H, T, D / H] whose last S are the queries' own positions.
+
+    The bias [B, 1, S, T] hides the future.
 
     Plain products: on CPU the fused kernel has a slow backward for such lengths. A block of queries leaves out the
     keys that come after it, which all of its rows would hide: about half of the work for long sequences.
     """
-    steps, out = q.shape[2], []
+    steps, before, out = q.shape[2], k.shape[2] - q.shape[2], []
     for first in range(0, steps, _BLOCK):
         last = min(first + _BLOCK, steps)
-        scores = q[:, :, first:last] @ k[:, :, :last].transpose(-1, -2) + bias[:, :, first:last, :last]
-        out.append(torch.softmax(scores, -1) @ v[:, :, :last])
+        seen = before + last
+        scores = q[:, :, first:last] @ k[:, :, :seen].transpose(-1, -2) + bias[:, :, first:last, :seen]
+        out.append(torch.softmax(scores, -1) @ v[:, :, :seen])
     return torch.cat(out, 2)
 
 

@@ -32,6 +32,21 @@ class Backbone(nn.Module, ABC):
             Final states [B, S, D]; a state depends on earlier counted positions and its own only.
         """
 
+    def forward_repeated(self, x: Tensor, mask: Tensor, *, prefix: int, repeats: int) -> Tensor:
+        """Runs whole sequences that begin alike; a backbone may run their beginnings once, by default it does not.
+
+        Args:
+            x: Embeddings [B, S, D]; the first `prefix` positions of sequences i and i + B / repeats are equal.
+            mask: bool [B, S], equal in these sequences over all positions.
+            prefix: Positions that are equal.
+            repeats: How many sequences begin alike.
+
+        Returns:
+            What `forward` returns, but for rounding and for what dropout draws.
+        """
+        states: Tensor = self(x, mask)
+        return states
+
     @abstractmethod
     def start(self, x: Tensor, mask: Tensor, capacity: int) -> tuple[Tensor, Cache]:
         """Runs the prefix of one song and keeps what later steps need.

@@ -229,7 +229,13 @@ class TrainPreference(Task):
             tape=twice(made.tape),
             tape_lengths=twice(made.tape_lengths),
             cursor=batch.cursor,
+            repeats=2 if self._shares(made.prefix.shape[1], batch.codes.ids.shape[2]) else 1,
         )
+
+    def _shares(self, positions: int, frames: int) -> bool:
+        """Whether a prefix is long enough, beside songs of so many frames, to be run once for both."""
+        least = self.config.share_prefix
+        return least is not None and positions >= least * frames
 
     def _preferences(
         self,

@@ -54,6 +54,19 @@ def padding(subject: Subject) -> None:
     require(error < CLOSE, f"padding in front of a song moves its states by {error:.2g}")
 
 
+@law("repeated", "backbone")
+def repeated(subject: Subject) -> None:
+    """`forward_repeated` gives the states that `forward` gives, where padding stands as well."""
+    built: Backbone = lively(subject.build())
+    one, other = (samples.conditions(built.width, (STEPS, 6), seed=seed) for seed in range(2))
+    x, mask = torch.cat([one.prefix, other.prefix]), torch.cat([one.mask, one.mask])
+    x[2:, :5] = x[:2, :5]
+    with torch.no_grad():
+        apart, shared = built(x, mask), built.forward_repeated(x, mask, prefix=5, repeats=2)
+    error = float((shared - apart)[mask].abs().max())
+    require(error < CLOSE, f"states of songs that begin alike are off by {error:.2g}")
+
+
 @law("cached", "backbone")
 def cached(subject: Subject) -> None:
     """`start` and then `step` give the states that `forward` gives for the whole sequence."""
