@@ -57,6 +57,9 @@ ROLES: Mapping[str, str] = {
 _MOST_FAULTS = 20
 """Faults that are told at once; a file with more is no recipe, or has one fault that brings all others."""
 
+_HEADLINE_LINES = 10
+"""Lines that the first sentence of a recipe's comment may take."""
+
 _KEYS = (
     "format",
     "defaults",
@@ -215,10 +218,17 @@ def dump(recipe: Recipe) -> str:
 
 
 def headline(path: Path) -> str:
-    """Returns the first line of the comment at a recipe's top, which says what it is for."""
+    """Returns the first sentence of the comment at a recipe's top, which says what it is for."""
+    text = ""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline(1000).strip()
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+        for _ in range(_HEADLINE_LINES):
+            line = file.readline(1000).strip()
+            words = line.removeprefix("#").strip() if line.startswith("#") else ""
+            text = f"{text} {words}".strip()
+            sentence = re.match(r".*?\.(?=\s|$)", text)
+            if sentence or not words:
+                return sentence[0] if sentence else text
+    return text
 
 
 # --- checking ------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_recipes_are_compared_in_what_they_amount_to(capsys, tmp_path):
     a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
     a.write_text("format: 1\nseed: 1\ntrainer: {max_steps: 10000}\nvars: {x: 1}\n")
     b.write_text("format: 1\nseed: 2\n")
-    assert run(capsys, "recipes", "diff", str(a), str(a)) == (0, "", "")
+    assert run(capsys, "recipes", "diff", str(a), str(a)) == (0, "no differences\n", "")
     _, out, _ = run(capsys, "recipes", "diff", str(a), str(b), "trainer.threads=2")
     assert [line.split() for line in out.splitlines()] == [
         ["seed", "1", "->", "2"],

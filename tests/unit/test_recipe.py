@@ -244,6 +244,9 @@ def test_a_value_comes_from_a_place_or_is_a_default_of_a_component_or_section(wr
 
 def test_the_first_comment_is_the_headline(write):
     assert headline(write("", version="# What it does.\n# More.\nformat: 1\n")) == "What it does."
+    wrapped = "# Runs 4.5 times\n# as fast. More.\n# Even more.\nformat: 1\n"
+    assert headline(write("", version=wrapped)) == "Runs 4.5 times as fast."
+    assert headline(write("", version="# No stop\n#\n# Another. And more.\nformat: 1\n")) == "No stop"
     assert headline(write("")) == ""
 
 

@@ -105,6 +105,8 @@ def _diff(registry: Registry, args: argparse.Namespace) -> int:
                 for key in keys
             }
         )
+    elif not keys:
+        print("no differences")
     else:
         before, after = ({key: _written(side[key]) for key in keys if key in side} for side in (left, right))
         _print_columns((key, f"{before.get(key, '(none)')} -> {after.get(key, '(none)')}") for key in keys)
