@@ -37,7 +37,6 @@ __all__ = ["Outcome", "semi_online"]
 
 _log = logging.getLogger(__name__)
 _TRAINED = ("planner", "conditioner", "refiner")
-_OF_TRAINING = ("task", "objective", "conditioner", "planner", "refiner")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +148,7 @@ def _best(rounds: list[dict[str, Any]], higher: bool) -> int:
 
 def _train(recipe: Recipe, folder: Path, found: dict[str, Any], steps: int, progress: bool) -> dict[str, Path]:
     """Trains on the pairs of a round, and adds to what was found; returns the weights of the next policy."""
-    wanted = [role for role in _OF_TRAINING if role != "refiner" or recipe.semi_online.refiner]
+    wanted = {"task", "objective", *_trained(recipe)}
     training = without_roles(recipe, [role for role in recipe.roles if role not in wanted])
     training = with_source(training, "data", "songkit/pairs", root=folder / "mined")
     training = with_settings(training, "trainer", max_steps=steps)
@@ -158,7 +157,7 @@ def _train(recipe: Recipe, folder: Path, found: dict[str, Any], steps: int, prog
         train(training, run, resume=True, progress=progress)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     found["training"] = {key: value for row in lines for key, value in row.items() if key not in ("seconds",)}
-    weights = {role: run / "weights" / f"{role}.safetensors" for role in _TRAINED if role in recipe.roles}
+    weights = {role: run / "weights" / f"{role}.safetensors" for role in _trained(recipe)}
     made = {role: file for role, file in weights.items() if file.is_file()}
     if "planner" not in made:
         raise CheckpointError(f"the training in {run} has made no weights of a planner; use a task that trains one.")
@@ -166,13 +165,17 @@ def _train(recipe: Recipe, folder: Path, found: dict[str, Any], steps: int, prog
 
 
 def _keep(recipe: Recipe, policy: Mapping[str, Path], folder: Path) -> None:
-    """Copies the weights of a policy; those that it began with where it was never trained."""
-    for role in _TRAINED:
-        node = recipe.roles.get(role)
-        file = policy.get(role, node.weights if node is not None and role in ("planner", "conditioner") else None)
+    """Copies the weights of a policy, of all that rounds train; those that it began with where it was never trained."""
+    for role in _trained(recipe):
+        file = policy.get(role, recipe.roles[role].weights)
         if isinstance(file, Path):
             content = file.read_bytes()
             _write(folder / f"{role}.safetensors", content)
+
+
+def _trained(recipe: Recipe) -> list[str]:
+    """Returns the roles that rounds train, of those that the recipe has."""
+    return [role for role in _TRAINED if role in recipe.roles and (role != "refiner" or recipe.semi_online.refiner)]
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import judges
 import numpy as np
@@ -28,20 +29,20 @@ from songkit.run_folder import open_run
 from songkit.semi_online import _judged, semi_online
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, judges, requests and a recipe."""
-    folder = tmp_path_factory.mktemp("rounds")
+def write(
+    folder: Path, *, reward: str = "brightness, weights: ./reward.safetensors", requests: int = 8, **model: Any
+) -> Path:
+    """Writes a model, judges, requests and a recipe into a folder, and returns it."""
     judges.write_reward(folder / "reward.safetensors")
-    lines = [{"idx": f"r{i}", "gt_lyric": f"[verse] la {'la ' * (i % 3)}la."} for i in range(8)]
+    lines = [{"idx": f"r{i}", "gt_lyric": f"[verse] la {'la ' * (i % 3)}la."} for i in range(requests)]
     (folder / "requests.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "loop.yaml").write_text(
         f"""
 format: 1
 seed: 3
 plugins: ['{Path(rounds.__file__)}', '{Path(judges.__file__)}']
-{rounds.write_model(folder)}
-reward: {{use: local/brightness, weights: ./reward.safetensors}}
+{rounds.write_model(folder, **model)}
+reward: {{use: local/{reward}}}
 metrics: {{ear: local/loudness}}
 task: {{use: songkit/train-preference}}
 objective: {{use: songkit/dpo, beta: 0.1}}
@@ -57,6 +58,12 @@ semi_online: {{rounds: 2, steps: 2, patience: 9, length_range: [0.0, 1.0e3], lea
 """
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a recipe."""
+    return write(tmp_path_factory.mktemp("rounds"))
 
 
 def recipe(files: Path, *overrides: str) -> Recipe:
@@ -176,6 +183,28 @@ def test_it_stops_without_gain_and_when_songs_collapse(files: Path, tmp_path: Pa
     assert outcome.best == 0
     kept = ancestry(tmp_path / "collapse" / "weights" / "planner.safetensors")
     assert kept == ancestry(files / "planner.safetensors")
+
+
+def test_a_refiner_that_is_trained_is_kept_whichever_round_is_the_best(tmp_path: Path) -> None:
+    write(tmp_path, refiner=True)
+    changes = ["semi_online.rounds=1", "semi_online.refiner=true"]
+    outcome = semi_online(recipe(tmp_path, *changes, "mine.strategies.bright.min_gap=9"), tmp_path / "first")
+    assert (outcome.best, outcome.reason) == (0, "no pairs were found")
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "first" / "weights").iterdir()}
+    roles = [f"{role}.safetensors" for role in ("conditioner", "planner", "refiner")]
+    assert kept == {name: (tmp_path / name).read_bytes() for name in roles}
+
+    lower = "mine.strategies.bright.higher_is_better=false"  # so that the second round happens to be better
+    outcome = semi_online(recipe(tmp_path, *changes, lower), tmp_path / "second")
+    assert outcome.best == 1
+    for name in roles:
+        trained = tmp_path / "second" / "round-00" / "run" / "weights" / name
+        assert (tmp_path / "second" / "weights" / name).read_bytes() == trained.read_bytes()
+        assert ancestry(trained)[1:] == ancestry(tmp_path / name)
+
+    frozen = recipe(tmp_path, "semi_online.rounds=1", "mine.strategies.bright.min_gap=9")
+    semi_online(frozen, tmp_path / "third")
+    assert not (tmp_path / "third" / "weights" / "refiner.safetensors").exists()
 
 
 def test_another_recipe_is_refused(files: Path, loop: Path, tmp_path: Path) -> None:
