@@ -52,12 +52,33 @@ def repetition(ids: np.ndarray) -> float:
 
 
 def collapsed(now: Mapping[str, float], first: Mapping[str, float], settings: SemiOnlineSettings) -> str:
-    """Returns in which way the songs of a round show collapse, compared with those of the first, or an empty string."""
-    low, high = settings.length_range
-    if now["entropy"] < settings.least_entropy * first["entropy"]:
-        return f"entropy fell from {first['entropy']:.2f} to {now['entropy']:.2f} bits"
-    if not low * first["seconds"] <= now["seconds"] <= high * first["seconds"]:
-        return f"songs last {now['seconds']:.1f} s, at first {first['seconds']:.1f} s"
-    if now["repetition"] > first["repetition"] + settings.most_repetition:
-        return f"{now['repetition']:.0%} of the frames repeat, at first {first['repetition']:.0%}"
-    return ""
+    """Returns all that shows collapse in the songs of a round, or an empty string.
+
+    Args:
+        now: The health of the round's songs.
+        first: That of the first round's, which the limits are relative to.
+        settings: The limits.
+
+    Returns:
+        For each measure that passes its limit: its value, the limit, the option that sets it, and the first value.
+    """
+    least = settings.least_entropy * first["entropy"]
+    shortest, longest = (share * first["seconds"] for share in settings.length_range)
+    most = first["repetition"] + settings.most_repetition
+    found = []
+    if now["entropy"] < least:
+        found.append(
+            f"the entropy is {now['entropy']:.4g} bits, below {least:.4g} (least_entropy; {first['entropy']:.4g} in "
+            "the first round)"
+        )
+    if not shortest <= now["seconds"] <= longest:
+        found.append(
+            f"songs last {now['seconds']:.4g} s, outside {shortest:.4g} to {longest:.4g} s (length_range; "
+            f"{first['seconds']:.4g} s in the first round)"
+        )
+    if now["repetition"] > most:
+        found.append(
+            f"{now['repetition']:.1%} of the frames repeat, above {most:.1%} (most_repetition; "
+            f"{first['repetition']:.1%} in the first round)"
+        )
+    return "; ".join(found)

@@ -128,7 +128,7 @@ def _stop(rounds: list[dict[str, Any]], recipe: Recipe, higher: bool) -> str:
     settings, last = recipe.semi_online, rounds[-1]
     last["collapse"] = collapsed(last, rounds[0], settings)
     if last["collapse"]:
-        return f"the policy collapses: {last['collapse']}"
+        return f"the policy collapses in round {last['round']}: {last['collapse']}"
     # Rounds since the last one that was better than all before it.
     best, stale, sign = rounds[0]["score"], 0, 1 if higher else -1
     for row in rounds[1:]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -179,7 +180,7 @@ def test_it_stops_without_gain_and_when_songs_collapse(files: Path, tmp_path: Pa
     assert (outcome.best, len(outcome.rounds)) == (int(outcome.rounds[1]["score"] > outcome.rounds[0]["score"]), 2)
     strict = ["semi_online.length_range=[0.9999,1.0001]", "semi_online.rounds=1"]
     outcome = semi_online(recipe(files, *strict), tmp_path / "collapse")
-    assert outcome.reason.startswith("the policy collapses: songs last")
+    assert outcome.reason.startswith("the policy collapses in round 1: songs last")
     assert outcome.best == 0
     kept = ancestry(tmp_path / "collapse" / "weights" / "planner.safetensors")
     assert kept == ancestry(files / "planner.safetensors")
@@ -205,6 +206,64 @@ def test_a_refiner_that_is_trained_is_kept_whichever_round_is_the_best(tmp_path:
     frozen = recipe(tmp_path, "semi_online.rounds=1", "mine.strategies.bright.min_gap=9")
     semi_online(frozen, tmp_path / "third")
     assert not (tmp_path / "third" / "weights" / "refiner.safetensors").exists()
+
+
+LIMITS = [
+    "semi_online.least_entropy=0.8",
+    "semi_online.length_range=[0.6,1.6]",
+    "semi_online.most_repetition=0.15",
+]
+"""All as they are by default: a habit passes its own one alone."""
+
+
+@pytest.mark.parametrize(
+    ("habit", "score", "lr", "measure", "told"),
+    [
+        ("taste", "reward.brightness", 0.1, "entropy", r"the entropy is N bits, below N \(least_entropy; N in"),
+        ("taste", "ear.seconds", 0.03, "seconds", r"songs last N s, outside N to N s \(length_range; N s in"),
+        ("echo", "reward.steadiness", 0.2, "repetition", r"N% of the frames repeat, above N% \(most_repetition; N% in"),
+    ],
+)
+def test_a_policy_that_learns_a_bad_habit_is_stopped_and_the_last_good_one_kept(
+    tmp_path: Path, habit: str, score: str, lr: float, measure: str, told: str
+) -> None:
+    """It sings ever fewer ids, ends ever earlier, or repeats itself with as many ids as before; its judge is glad."""
+    steady = {"reward": "steadiness"} if score == "reward.steadiness" else {}
+    write(tmp_path, planner=habit, requests=28, **steady)
+    asked = [
+        *LIMITS,
+        "semi_online.rounds=6",
+        "semi_online.steps=8",
+        "mine={limit: 4, candidates: 4}",
+        f"mine.strategies.bright.score={score}",
+        # Where the length is not the habit, it is given.
+        f"generate={{guidance: 1, {'max_seconds: 2' if measure == 'seconds' else 'min_seconds: 1, max_seconds: 1'}}}",
+        "trainer.batch_size=4",
+        f"optimizer={{lr: {lr}, decay_fraction: 0}}",
+    ]
+    outcome = semi_online(recipe(tmp_path, *asked), tmp_path / "loop")
+    *good, last = outcome.rounds
+    number = len(good)
+    assert number >= 2
+    assert [row["collapse"] for row in good] == [""] * number
+    said = re.fullmatch(
+        rf"the policy collapses in round {number}: {told} the first round\)".replace("N", r"([\d.]+)"), outcome.reason
+    )
+    assert said is not None, outcome.reason
+    value, *limits, first = (float(text) / (100 if measure == "repetition" else 1) for text in said.groups())
+    assert (value, first) == pytest.approx((last[measure], good[0][measure]), abs=1e-3)
+    expected = {"entropy": [0.8 * first], "seconds": [0.6 * first, 1.6 * first], "repetition": [first + 0.15]}[measure]
+    assert limits == pytest.approx(expected, abs=2e-3)
+    written = [json.loads(line) for line in (tmp_path / "loop" / "rounds.jsonl").read_text().splitlines()]
+    assert written == list(outcome.rounds)
+    assert outcome.reason.endswith(f": {last['collapse']}")
+    # The judge is pleased most by the round that is not kept.
+    scores = [row["score"] if measure != "seconds" else -row["score"] for row in outcome.rounds]
+    assert scores[-1] == max(scores)
+    assert outcome.best == number - 1
+    weights = Path("weights") / "planner.safetensors"
+    trained = tmp_path / "loop" / f"round-{number - 2:02d}" / "run" / weights
+    assert (tmp_path / "loop" / weights).read_bytes() == trained.read_bytes()
 
 
 def test_another_recipe_is_refused(files: Path, loop: Path, tmp_path: Path) -> None:
@@ -236,9 +295,13 @@ def test_collapse_is_seen_in_ids() -> None:
     settings = SemiOnlineSettings()
     first = {"entropy": 6.0, "seconds": 10.0, "repetition": 0.1, "finished": 1.0}
     assert collapsed(first, first, settings) == ""
+    entropy_fell = "the entropy is 4 bits, below 4.8 (least_entropy; 6 in the first round)"
+    repeated = "30.0% of the frames repeat, above 25.0% (most_repetition; 10.0% in the first round)"
     for name, value, reason in (
-        ("entropy", 4.0, "entropy fell from 6.00 to 4.00 bits"),
-        ("seconds", 17.0, "songs last 17.0 s, at first 10.0 s"),
-        ("repetition", 0.3, "30% of the frames repeat, at first 10%"),
+        ("entropy", 4.0, entropy_fell),
+        ("seconds", 17.0, "songs last 17 s, outside 6 to 16 s (length_range; 10 s in the first round)"),
+        ("seconds", 5.0, "songs last 5 s, outside 6 to 16 s (length_range; 10 s in the first round)"),
+        ("repetition", 0.3, repeated),
     ):
         assert collapsed({**first, name: value}, first, settings) == reason
+    assert collapsed({**first, "entropy": 4.0, "repetition": 0.3}, first, settings) == f"{entropy_fell}; {repeated}"
