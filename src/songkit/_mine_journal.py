@@ -84,11 +84,10 @@ class Journal:
     def append(self, row: dict[str, Any], ids: np.ndarray, cursor: np.ndarray | None) -> None:
         """Adds a candidate: its row, its ids [K, F], and its cursor [F] where there is one."""
         line = json.dumps({"row": row, "cursor": cursor is not None}, ensure_ascii=False)
-        with writing(self.root):
-            self._write(self._ids, ids.astype(f"<{self.dtype}").tobytes())
-            if cursor is not None:
-                self._write(_CURSOR, cursor.astype("<i4").tobytes())
-            self._write(_ROWS, line.encode() + b"\n")
+        self._write(self._ids, ids.astype(f"<{self.dtype}").tobytes())
+        if cursor is not None:
+            self._write(_CURSOR, cursor.astype("<i4").tobytes())
+        self._write(_ROWS, line.encode() + b"\n")
         self.rows.append(row)
         self._cursors.append(cursor is not None)
 
@@ -101,20 +100,23 @@ class Journal:
             raise LayoutError(
                 f"{sum(sung)} of {len(sung)} songs have a cursor: a planner follows the lyrics or does not."
             )
+        described = self.root / _FOLDER / "layout.json"
+        with writing(described):
+            write_codes_layout(described, self.layout, self.dtype, any(sung))
+            sync(described)
         with writing(self.root):
             if not any(sung):
                 (self.root / _FOLDER / _CURSOR).unlink()
-            write_codes_layout(self.root / _FOLDER / "layout.json", self.layout, self.dtype, any(sung))
-            sync(self.root / _FOLDER / "layout.json")
             (self.root / _FOLDER).rename(self.root / "codes")
             sync(self.root)
             (self.root / "codes" / _ROWS).unlink()
 
     def _write(self, name: str, content: bytes) -> None:
         file = self._files[name]
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        with writing(self.root / _FOLDER / name):
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_rows(root: Path) -> list[dict[str, Any]]:

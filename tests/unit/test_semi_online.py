@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import disk
 import judges
 import numpy as np
 import pytest
@@ -171,6 +172,23 @@ def test_killed_anywhere_it_ends_with_the_same_songs_and_weights(files: Path, lo
     semi_online(recipe(files), root)
     whole, again = content(loop), content(root)
     assert [name for name in sorted({*whole, *again}) if whole.get(name) != again.get(name)] == []
+
+
+def test_it_goes_on_wherever_the_disk_was_full(files: Path, loop: Path, tmp_path: Path) -> None:
+    root = tmp_path / "full"
+    made: dict[Path, int] = {}
+    for name in ("resolved.yaml", "round-00/round.json", "rounds.jsonl", "weights/planner.safetensors"):
+        disk.fill(root / name)
+        with pytest.raises(OutputError, match=disk.told(root / name)):
+            semi_online(recipe(files), root)
+        assert not (root / name).exists()
+        finished = {file: file.stat().st_mtime_ns for file in root.rglob("*") if file.suffix in (".parquet", ".pt")}
+        assert made.items() <= finished.items()  # nothing was sung or trained again
+        made = finished
+    semi_online(recipe(files), root)
+    assert content(root) == content(loop)
+    assert (root / "rounds.jsonl").read_bytes() == (loop / "rounds.jsonl").read_bytes()
+    assert not list(root.rglob(".*.partial"))
 
 
 @pytest.mark.slow  # three more trainings
