@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from songkit.errors import RequestError
+from songkit.errors import RecipeError, RequestError, did_you_mean, shortened
 
 if TYPE_CHECKING:
     from songkit.interfaces.source import DataSource
@@ -91,6 +91,11 @@ def _open(
     nodes: Mapping[str, Node] = {}
     if metrics or folder.is_dir():
         ids = {id_.rpartition("/")[2]: id_ for id_ in metrics or DEFAULT_METRICS}
+        for option in options:
+            name, dot, _ = option.partition("=")[0].partition(".")
+            if dot and name not in ids:
+                hint = did_you_mean(name, ids) or f" Options can be set of: {', '.join(ids)}."
+                raise RequestError(f"--set {shortened(option)}: '{shortened(name)}' is not among --metrics.{hint}")
         nodes = choose("metric", ids, options, registry=registry)
     if folder.is_dir():
         if any(folder.glob("*/song.json")) or (folder / "song.json").is_file():
@@ -100,8 +105,12 @@ def _open(
         )
         return _built(data["songs"]), nodes
 
-    from songkit.recipe import load
+    from songkit.recipe import find, load
 
+    try:
+        find(source, registry)
+    except RecipeError as error:
+        raise RequestError(f"'{shortened(source)}' is neither a folder of songs nor a recipe: {error}") from error
     recipe = load(source, [] if nodes else [f"metrics.{text}" for text in options], registry=registry)
     absent = "data" if "data" not in recipe.roles else "metrics"
     if "data" not in recipe.roles or not (nodes or recipe.metrics):
