@@ -19,6 +19,7 @@ from torch.nn import functional
 from songkit.types import TRACKS
 from songkit_levo2.configs import SemanticConfig, VAEConfig
 from songkit_levo2.layers import ConvNeXt, LogMel, LogPitch, Stack
+from songkit_levo2.processes import gathered, last_says, place
 
 __all__ = ["Quantized", "Quantizer", "Semantic", "SemanticTokenizer"]
 
@@ -64,7 +65,7 @@ class Quantizer(nn.Module):
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Quantized:
         """Quantizes features [B, F, D]; in training, `generator` chooses where unused codes go."""
         with torch.autocast(features.device.type, enabled=False):
-            z = functional.normalize(self.down(features.float()), dim=-1)
+            z = self.project(features)
             flat = z.detach().flatten(0, 1)
             learning = self.training and generator is not None
             if learning and int(self.seen[0]) < self.warmup:
@@ -72,8 +73,7 @@ class Quantizer(nn.Module):
                 ids = torch.zeros(z.shape[:-1], dtype=torch.int64, device=z.device)
                 noise = self.noise * torch.randn(z.shape, generator=generator, device=z.device)
                 return Quantized(self.up(z + noise), ids, z.new_zeros(()))
-            directions = self.codes if self.unit else functional.normalize(self.codes, dim=-1)
-            ids = (flat @ directions.T).argmax(-1)
+            ids = self._nearest(flat)
             codes = self.codes[ids].view_as(z)
             commitment = (z - codes.detach()).square().sum(-1).mean()
             if learning and generator is not None:
@@ -81,9 +81,29 @@ class Quantizer(nn.Module):
             passed = z + (codes - z).detach() if self.training else codes
             return Quantized(self.up(passed), ids.view(z.shape[:-1]), commitment)
 
+    def project(self, features: Tensor) -> Tensor:
+        """Returns the directions [B, F, dim] of features [B, F, D], of which the codes are some."""
+        with torch.autocast(features.device.type, enabled=False):
+            return functional.normalize(self.down(features.float()), dim=-1)
+
     def embed(self, ids: Tensor) -> Tensor:
         """Returns the features [B, F, D] of ids [B, F]."""
         return self.up(self.codes[ids])
+
+    @torch.no_grad()
+    def learn(self, flat: Tensor, generator: torch.Generator) -> None:
+        """Has the codes follow the directions [N, dim] of a batch as `forward` does, if they are learning."""
+        if not self.training:
+            return
+        with torch.autocast(flat.device.type, enabled=False):
+            if int(self.seen[0]) < self.warmup:
+                self._collect(flat)
+            else:
+                self._follow(flat, self._nearest(flat), generator)
+
+    def _nearest(self, flat: Tensor) -> Tensor:
+        directions = self.codes if self.unit else functional.normalize(self.codes, dim=-1)
+        return (flat @ directions.T).argmax(-1)
 
     @torch.no_grad()
     def _collect(self, flat: Tensor) -> None:
@@ -209,9 +229,8 @@ class SemanticTokenizer(Semantic):
         The logits are those behind the quantizer and those before it.
         """
         mel = self.mel(wave)
-        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
         encoded = self._encode(wave, mel, track)
-        quantized = quantizer(encoded, generator)
+        quantized = self._quantize(encoded, track, generator)
         features = self.decode_features(quantized.features, track)
         estimate = self.mel_head(features).unflatten(-1, (self.merge, -1)).flatten(1, 2)
         logits = [
@@ -219,6 +238,28 @@ class SemanticTokenizer(Semantic):
             for heads, x in ((self.heads, features), (self.probes, encoded))
         ]
         return quantized, mel, estimate, logits
+
+    def _quantize(self, features: Tensor, track: str, generator: torch.Generator) -> Quantized:
+        """Quantizes features [B, F, D], while the codes learn from the batches of all processes.
+
+        One process would take these batches in turn, each with the codes that the one before has left. So each process
+        first learns from the batches before its own; the last has then learned from all, and its codes are everyone's.
+        """
+        number, processes = place()
+        quantizer: Quantizer = self.quantizers[track]  # type: ignore[assignment]  # ModuleDict yields Module
+        if processes == 1 or not self.training:
+            return quantizer(features, generator)
+        told = torch.tensor([TRACKS.index(track)]), quantizer.project(features).detach().flatten(0, 1)
+        tracks, flats, states = (gathered(value.to(features.device)) for value in (*told, generator.get_state()))
+        learners: list[Quantizer] = [self.quantizers[TRACKS[int(i)]] for i in tracks]  # type: ignore[misc]  # as above
+        for learner, flat, state in zip(learners[:number], flats, states, strict=False):
+            drawn = torch.Generator(generator.device)
+            drawn.set_state(state.cpu())
+            learner.learn(flat, drawn)
+        quantized: Quantized = quantizer(features, generator)
+        for learner in dict.fromkeys(learners):
+            last_says(learner.buffers())
+        return quantized
 
     def _encode(self, wave: Tensor, mel: Tensor, track: str) -> Tensor:
         h = self.fine(self.inp(mel))

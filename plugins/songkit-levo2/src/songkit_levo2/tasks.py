@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from songkit.errors import LayoutError
+from songkit.errors import LayoutError, RecipeError
 from songkit.interfaces import DataSource
 from songkit.phonemes import PHONES
 from songkit.settings import OptimizerSettings, TrainerSettings
@@ -23,6 +23,7 @@ from songkit.tasks.base import Task
 from songkit.types import Alignment
 from songkit_levo2.codec import MusicCodec
 from songkit_levo2.configs import TrainDiffusionConfig, TrainVAEConfig
+from songkit_levo2.processes import gathered, last_says
 from songkit_levo2.vae import SpectralLoss
 
 __all__ = ["TrainDiffusion", "TrainTokens", "TrainVAE", "frame_labels"]
@@ -47,6 +48,8 @@ class _CropTask(Task):
     """Batches of crops, each batch from one track of different songs."""
 
     unit = "seconds of audio"
+    by_track: bool = False
+    """Whether each track trains weights of its own, which the others leave without a gradient."""
 
     def __init__(
         self,
@@ -60,6 +63,12 @@ class _CropTask(Task):
         seed: int,
     ) -> None:
         super().__init__(settings=settings, optimizer=optimizer, seed=seed)
+        if self.by_track and settings.strategy == "fsdp":
+            raise RecipeError(
+                f"trainer.strategy is fsdp, and {type(self).__name__} has weights for each track: processes whose "
+                "batches are of different tracks could not add up their gradients. Set trainer.strategy to ddp; each "
+                "device then holds the whole codec."
+            )
         if codec.channels != 1:
             raise LayoutError(
                 f"codec: the codec has {codec.channels} channels, and this task trains on mono crops. Use "
@@ -167,9 +176,10 @@ class TrainVAE(_CropTask):
         wave, kl = vae(batch.wave[:, None], generator)
         if self.training:
             with torch.no_grad():
-                latents = vae.encode(batch.wave[:, None]).flatten(0, 1)
-                vae.mean.lerp_(latents.mean(0), 0.01)
-                vae.std.lerp_((latents - vae.mean).square().mean(0).sqrt().clamp(min=0.1), 0.01)
+                for latents in gathered(vae.encode(batch.wave[:, None]).flatten(0, 1)):  # as one process would
+                    vae.mean.lerp_(latents.mean(0), 0.01)
+                    vae.std.lerp_((latents - vae.mean).square().mean(0).sqrt().clamp(min=0.1), 0.01)
+                last_says((vae.mean, vae.std))
         return {
             "spectral": self.spectral(batch.wave, wave[:, 0].float(), generator),
             "kl": self.config.kl_weight * kl,
@@ -178,6 +188,8 @@ class TrainVAE(_CropTask):
 
 class TrainTokens(_CropTask):
     """Encoder, quantizers and feature decoder, by what the codes tell of mel spectrum, phones, pitch and chords."""
+
+    by_track = True
 
     def trainable(self) -> Iterable[nn.Parameter]:
         """The semantic part alone."""
@@ -217,6 +229,8 @@ _HEARD = {"vocal": ("phone", "pitch"), "accompaniment": ("chord",), "mix": ("pho
 
 class TrainDiffusion(_CropTask):
     """Ids to latents; everything else in the codec stays as it is."""
+
+    by_track = True
 
     def __init__(self, config: TrainDiffusionConfig, **parts: Any) -> None:
         super().__init__(config, **parts)
