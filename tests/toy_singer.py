@@ -11,7 +11,7 @@ from songkit.patterns import parallel
 from songkit.plugin import Component, hookimpl
 from songkit.stream_planner import StreamPlanner
 from songkit.testing.preferences import TokenisedPairs
-from songkit.testing.standins import ModelConfig, SongsConfig, TinyCodec, TokenisedSongs, stand_in
+from songkit.testing.standins import ModelConfig, SongsConfig, TinyCodec, TinySongs, TokenisedSongs, stand_in
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,10 @@ def songs(config):
     return TokenisedSongs(SongsConfig(songs=6), _codec())
 
 
+def waves(config):
+    return TinySongs(SongsConfig(songs=6, sample_rate=24000))
+
+
 def pairs(config):
     made = TokenisedPairs(SongsConfig(songs=6), _codec())
     made.root = Path("pairs")
@@ -42,7 +46,7 @@ def _codec():
 
 @hookimpl
 def songkit_components():
-    made = {"planner": [planner], "source": [songs, pairs]}
+    made = {"planner": [planner], "source": [songs, waves, pairs]}
     return [
         stand_in("conditioner"),
         *(

@@ -39,7 +39,7 @@ from songkit.errors import CheckpointError, OutputError, RecipeError, did_you_me
 from songkit.recipe import Recipe
 from songkit.run_folder import check_run, described, forget_metrics_after, open_run
 from songkit.tasks.base import Task
-from songkit.tasks.processes import gathered, place, whole
+from songkit.tasks.processes import gathered, place, refuse_own_buffers, whole
 
 __all__ = ["build_task", "train"]
 
@@ -132,8 +132,8 @@ def _strategy(recipe: Recipe, processes: int) -> Strategy | str:
         return "auto"
     if recipe.trainer.strategy == "fsdp":
         return ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1)
-    # A refiner's part of the conditions is unused while the planner learns, and so on. Buffers that training changes
-    # are those of the first process, which writes them.
+    # A refiner's part of the conditions is unused while the planner learns, and so on. Buffers are the same without
+    # being sent: what changes them does so by the batches of all processes, or is refused (`refuse_own_buffers`).
     return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
@@ -168,6 +168,7 @@ class _Loop(lightning.Callback):
         self._sums: dict[str, tuple[torch.Tensor, int]] = {}  # of logged values, and how many
         self._logged = (0.0, 0.0)  # seconds and items at the last line of metrics.jsonl
         self._saved = (-1, 0.0)  # step and time of the last checkpoint
+        self._first = 0  # step after which this part of the training was begun
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -189,6 +190,7 @@ class _Loop(lightning.Callback):
                 signal.signal(number, self._receive)
         self._logged = (task.elapsed, task.consumed)
         self._saved = (task.step, time.monotonic())
+        self._first = task.step
         self._bar = tqdm(
             total=self._settings.max_steps, initial=task.step, unit=" steps", disable=not self._progress, smoothing=0.05
         )
@@ -209,9 +211,12 @@ class _Loop(lightning.Callback):
         self.received = next((number for number, _ in told if number is not None), None)
         late = told[0][1]
         done = task.progress() >= 1 or self.received is not None
+        saves = done or late or _due(task.step, self._settings.checkpoint_every)
+        if saves or task.step == self._first + 1:
+            refuse_own_buffers(task)
         if _due(task.step, self._settings.validate_every) or (task.progress() >= 1 and self._settings.validate_every):
             self._validate(task)
-        if done or late or _due(task.step, self._settings.checkpoint_every):
+        if saves:
             self._save(task)
         if done:
             trainer.should_stop = True

@@ -14,6 +14,7 @@ from songkit.checkpoint import load_state, read_metadata
 from songkit.errors import RecipeError, SongkitError
 from songkit.recipe import load
 from songkit.registry import Registry
+from songkit.tasks import processes
 from songkit.tasks.batches import Batches
 from songkit.train import build_task, train
 
@@ -54,6 +55,29 @@ TASKS = {
     "planner": "task: songkit/train-planner\ndata: local/songs\nvalidation: local/songs\n",
     "preference": "task: {use: songkit/train-preference, cache: CACHE}\nobjective: songkit/dpo\ndata: local/pairs\n",
 }
+TOWER_SIZES = "layers: 1, heads: 2, feed_forward: 32"
+TINY = [
+    f"plugins=[{TOWER.with_name('toy_singer.py')}]",
+    "codec.vae={mels: 20, latent: 8, encoder_dims: [16, 16], encoder_depths: [1, 1]}",
+    "codec.vae={decoder_dims: [16, 16], decoder_depths: [1, 1]}",
+    "codec.semantic={mels: 20, dims: [16, 16], depths: [1, 2], feature_depth: 1, codebook_size: 32, codebook_dim: 4}",
+    "codec.semantic={taps: {mix: 2, vocal: 2, accompaniment: 1}, warmup: 1}",
+    "codec.diffusion={dim: 16, depth: 1, heads: 2}",
+    "codec.weights=null",
+    "trainer={max_steps: 4, accumulate: 2, batch_size: 2, log_every: 1, validate_every: 4, validate_batches: 1}",
+    "trainer={accelerator: cpu, precision: '32', weights_dtype: float32}",
+    "optimizer.warmup_steps=0",
+]
+CROPS = ["task.crop_seconds=0.4", "data={use: local/waves}", "validation={use: local/waves}"]
+SUNG = [
+    "vars={codebook_size: 32, width: 16}",
+    *("data={use: local/songs}", "validation={use: local/songs}", "planner.weights=null", "conditioner.weights=null"),
+    *(f"{role}.tower={{{TOWER_SIZES}}}" for role in ("planner", "refiner")),
+]
+SHIPPED = {"vae": CROPS, "tokens": CROPS, "diffusion": CROPS, "refiner": SUNG, "extension": SUNG}
+"""What recipes of the miniature need to be trained on the kit's songs at once."""
+CHANGED = {"vae": ("mean", "std"), "tokens": ("codes", "usage", "seen")}
+"""The buffers that trainings change."""
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +141,9 @@ def test_two_processes_train_as_one_does(tmp_path, recipe, alone, strategy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "strategy"), [("planner", "ddp"), ("planner", "fsdp"), ("preference", "fsdp")])
+@pytest.mark.parametrize(
+    ("task", "strategy"), [("planner", "ddp"), ("planner", "fsdp"), ("preference", "ddp"), ("preference", "fsdp")]
+)
 def test_two_processes_train_models_as_one_does(tmp_path, task, strategy):
     file = tmp_path / "singer.yaml"
     for devices in (1, 2):
@@ -126,6 +152,21 @@ def test_two_processes_train_models_as_one_does(tmp_path, task, strategy):
         train(load(file, chosen, registry=Registry.discover()), tmp_path / str(devices), progress=False)
     assert_same_run(tmp_path / "2", tmp_path / "1")
     assert sorted(f.name for f in tmp_path.glob("cache-1/*")) == sorted(f.name for f in tmp_path.glob("cache-2/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "strategy"), [*((name, "ddp") for name in SHIPPED), ("vae", "fsdp")])
+def test_two_processes_train_shipped_recipes_as_one_does(tmp_path, name, strategy):
+    pytest.importorskip("songkit_levo2")
+    for devices in (1, 2):
+        chosen = [f"trainer.devices={devices}", f"trainer.strategy={strategy if devices > 1 else 'auto'}"]
+        made = load(f"levo2/mini/{name}", [*TINY, *SHIPPED[name], *chosen], registry=Registry.discover())
+        train(made, tmp_path / str(devices), progress=False)
+    assert_same_run(tmp_path / "2", tmp_path / "1")
+    begun = build_task(made).state_dict()
+    learned = load_state(tmp_path / "1" / "checkpoints")["weights"]
+    changed = {key.rpartition(".")[2] for key, value in learned.items() if not torch.equal(value, begun[key])}
+    assert changed >= {"weight", *CHANGED.get(name, ())}
 
 
 @pytest.mark.slow
@@ -177,6 +218,26 @@ def test_compiled_layers_learn_the_same_within_rounding(tmp_path, recipe):
     train(compiled, tmp_path / "compiled", progress=False)
     for line, expected in zip(lines(tmp_path / "compiled"), lines(tmp_path / "plain"), strict=True):
         assert line["nats"] == pytest.approx(expected["nats"], abs=1e-5)
+
+
+def test_buffers_that_a_process_changes_for_itself_are_refused(monkeypatch):
+    task = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    monkeypatch.setattr(processes, "place", lambda: (0, 2))
+    told = []
+
+    def gathered(value):
+        told.append(value)
+        return [told[0], value]
+
+    monkeypatch.setattr(processes, "gathered", gathered)
+    for _ in range(2):
+        processes.refuse_own_buffers(task)
+    with torch.no_grad():
+        task[0].weight.add_(1)  # shared out or averaged, weights are none of its business
+    processes.refuse_own_buffers(task)
+    task(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(SongkitError, match=r"differ between .*: 1\.running_mean, 1\.running_var, 1\.num_.*devices"):
+        processes.refuse_own_buffers(task)
 
 
 def test_what_has_no_layers_cannot_be_computed_again(tmp_path, recipe):

@@ -7,6 +7,7 @@ torch; Zhao et al. 2023, arXiv 2304.11277): a parameter is then a `DTensor`; wha
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from songkit.errors import SongkitError
 from songkit.interfaces import Backbone
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "local",
     "make_lean",
     "place",
+    "refuse_own_buffers",
     "share_out",
     "whole",
 ]
@@ -53,6 +56,34 @@ def gathered(value: Any) -> list[Any]:
 def first_says(value: Any) -> Any:
     """Returns what the first process gives, for decisions that all must take alike."""
     return gathered(value)[0]
+
+
+def refuse_own_buffers(task: nn.Module) -> None:
+    """Refuses buffers that processes have changed each for itself: only those of the first would be kept.
+
+    All processes must call it.
+
+    Raises:
+        SongkitError: If buffers of the task's state are not the same bits in all processes.
+    """
+    if place()[1] == 1:
+        return
+    parameters = {name for name, _ in task.named_parameters(remove_duplicate=False)}  # tied ones too
+    state = {name: value for name, value in task.state_dict().items() if isinstance(value, Tensor)}
+    mine = {name: _digest(value) for name, value in state.items() if name not in parameters}
+    everyone = gathered(mine)
+    own = [name for name in everyone[0] if any(one.get(name) != everyone[0][name] for one in everyone)]
+    if own:
+        more = f" and {len(own) - 3} more" if len(own) > 3 else ""
+        raise SongkitError(
+            f"buffers of {type(task).__name__} differ between the processes: {', '.join(own[:3])}{more}. Each changes "
+            "them by its own batches, as batch norm does, so that what is trained would depend on trainer.devices. Set "
+            "it to 1, or have the task change them by the batches of all processes."
+        )
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def blocks(task: nn.Module) -> list[nn.Module]:
