@@ -31,7 +31,7 @@ from songkit.lineage import MARK, outputs_of, read_json
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
 
-__all__ = ["Planned", "climb", "plan"]
+__all__ = ["Planned", "asked_for", "climb", "plan"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,28 @@ def plan(ladder: Recipe, out: Path, *, registry: Registry) -> Iterator[Planned]:
             finished[name] = planned.folder
 
 
+def asked_for(ladder: Recipe, only: str | None) -> tuple[str, ...]:
+    """Returns the names of the stages to do: the one that is named, or all.
+
+    Raises:
+        OutputError: If there is no stage `only`.
+    """
+    if only is None:
+        return tuple(ladder.stages)
+    if only not in ladder.stages:
+        hint = did_you_mean(only, ladder.stages) or f" Its stages: {', '.join(ladder.stages)}."
+        raise OutputError(f"the ladder '{ladder.name}' has no stage '{only}'.{hint}")
+    return (only,)
+
+
 def climb(
-    ladder: Recipe, out: Path, *, registry: Registry, only: str = "", resume: bool = False, progress: bool = True
+    ladder: Recipe,
+    out: Path,
+    *,
+    registry: Registry,
+    only: str | None = None,
+    resume: bool = False,
+    progress: bool = True,
 ) -> dict[str, Path]:
     """Runs the stages that are not finished.
 
@@ -86,7 +106,7 @@ def climb(
         ladder: A recipe with `stages`.
         out: The ladder's folder.
         registry: What is installed.
-        only: Name of the one stage to run; those it starts from must be finished.
+        only: Name of the one stage to run, all when `None`; those it starts from must be finished.
         resume: Whether a stage that was interrupted goes on.
         progress: Whether to show progress bars.
 
@@ -99,9 +119,7 @@ def climb(
         SystemExit: See `songkit.train.train`.
     """
     out = Path(out).absolute()
-    if only and only not in ladder.stages:
-        hint = did_you_mean(only, ladder.stages) or f" Its stages: {', '.join(ladder.stages)}."
-        raise OutputError(f"the ladder '{ladder.name}' has no stage '{only}'.{hint}")
+    wanted = asked_for(ladder, only)
     folders: dict[str, Path] = {}
 
     def record() -> None:
@@ -112,7 +130,7 @@ def climb(
         name, folder = planned.stage.name, planned.folder
         if planned.state == "finished" and folder is not None:
             _log.info("stage '%s' is finished in %s and is reused.", name, folder)
-        elif only not in ("", name):
+        elif name not in wanted:
             continue
         elif folder is None or planned.identity is None:
             missing = next(needed for needed in planned.stage.needs if needed not in folders)

@@ -139,6 +139,17 @@ def test_one_stage_runs_alone_once_what_it_starts_from_is_there(tmp_path, ladder
     assert states(ladder(), out)["last"] == "new"
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("name", "told"), [("midle", "Did you mean 'middle'"), ("", "Its stages: first, middle, last")]
+)
+def test_a_stage_that_is_not_there_is_refused_by_run_and_dry_run(tmp_path, ladder, capsys, name, told, more):
+    words = ["train", str(tmp_path / "steps.yaml"), "--out", str(tmp_path / "out"), f"--stage={name}", *more]
+    assert cli.main(words) == 2
+    assert f"has no stage '{name}'. {told}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_killed_ladder_goes_on_with_the_same_bits(tmp_path, ladder, monkeypatch):
     whole = run(ladder(), tmp_path / "whole")
     killing = "stages.middle.options.task.kill_step=3"

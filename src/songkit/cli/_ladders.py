@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from songkit.ladder import Planned, climb, plan
+from songkit.ladder import Planned, asked_for, climb, plan
 from songkit.lineage import MARK, Run, read_json, run_of
 from songkit.recipe import Recipe
 from songkit.registry import Registry
@@ -17,11 +17,12 @@ __all__ = ["earlier_runs", "minutes_of_training", "run_ladder", "show_ladder"]
 
 def show_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) -> int:
     """Prints what would be done about each stage, why, and how long it may take."""
+    wanted = asked_for(ladder, args.stage)
     known = earlier_runs(args.out)
     rows = [
         _row(planned, known, args.out)
         for planned in plan(ladder, args.out, registry=registry)
-        if args.stage in ("", planned.stage.name)
+        if planned.stage.name in wanted
     ]
     to_do = [row for row in rows if row["state"] != "finished"]
     minutes = sum(row["minutes"] or 0.0 for row in to_do)

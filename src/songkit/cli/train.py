@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="run directory; must be new or empty")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted training in DIR")
-    parser.add_argument("--stage", metavar="NAME", default="", help="only this stage of a ladder")
+    parser.add_argument("--stage", metavar="NAME", help="only this stage of a ladder")
     parser.add_argument("--dry-run", action="store_true", help="check the recipe and show plan and cost, no more")
     parser.add_argument(
         "--allow-revision", action="store_true", help="accept components newer than those of a resolved recipe"
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     registry = Registry.discover()
     recipe = load(args.recipe, args.overrides, registry=registry, allow_revision=args.allow_revision)
-    if args.stage and not recipe.stages:
-        raise RecipeError(f"--stage {args.stage}: the recipe '{recipe.name}' has no stages. Leave --stage out.")
+    if args.stage is not None and not recipe.stages:
+        raise RecipeError(f"--stage '{args.stage}': the recipe '{recipe.name}' has no stages. Leave --stage out.")
     if recipe.stages and args.dry_run:
         return show_ladder(recipe, args, registry)
     if args.dry_run:
