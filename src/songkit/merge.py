@@ -17,7 +17,7 @@ from torch import Tensor
 
 from songkit.atomic import write_atomically
 from songkit.checkpoint import read_weights, save_weights
-from songkit.errors import CheckpointError, OutputError, RecipeError
+from songkit.errors import CheckpointError, OutputError, RecipeError, did_you_mean
 from songkit.lineage import ancestry
 from songkit.recipe import Recipe
 from songkit.run_folder import record_run
@@ -116,6 +116,10 @@ class _Model:
 
     def files(self) -> dict[str, Path]:
         """The weights files by role."""
+        if not self.run.is_dir():
+            raise CheckpointError(
+                f"merge.models.{self.name}: there is no folder {self.run}. Name the folder of a finished training."
+            )
         found = {file.stem: file for file in sorted((self.run / "weights").glob("*.safetensors"))}
         if not found:
             raise CheckpointError(
@@ -136,6 +140,12 @@ def _merge_into(
     lacking = [role for role in wanted if role not in everywhere]
     if lacking:
         having = "; ".join(f"{name} has {', '.join(found)}" for name, found in files.items())
+        if not everywhere:
+            raise CheckpointError(f"the models have no weights in common: {having}. Merge trainings of one recipe.")
+        for role in lacking:
+            if role not in somewhere:
+                hint = did_you_mean(role, everywhere) or f" All models have: {', '.join(sorted(everywhere))}."
+                raise CheckpointError(f"merge.roles names '{role}', of which no model has weights.{hint}")
         raise CheckpointError(
             f"not all models have weights of {', '.join(lacking)}: {having}. Choose with merge.roles what to merge."
         )

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from songkit.errors import RecipeError
+from songkit.errors import RecipeError, RequestError, shortened
+
+if TYPE_CHECKING:
+    from songkit._yaml import Item
 
 __all__ = ["add_arguments", "run"]
 
@@ -41,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
     if "=" in args.recipe:  # a change, and no recipe is named
         args.recipe, args.overrides = "merge", [args.recipe, *args.overrides]
-    recipe = load(args.recipe, [*args.overrides, *_models(args.models)], registry=Registry.discover())
+    models, changes = _models(args.models)
+    overrides = [*args.overrides, *changes, *([models] if args.models else [])]
+    recipe = load(args.recipe, overrides, registry=Registry.discover())
     if args.sweep and not any(recipe.merge.sweep.between):
         raise RecipeError(f"{recipe.path}: the recipe names no sweep. Give it `merge.sweep.between: [NAME, NAME]`.")
 
@@ -58,11 +66,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _models(words: list[str]) -> list[str]:
-    """Turns `RUN=COEFFICIENT` into changes to a recipe."""
+def _models(words: list[str]) -> tuple[Item, list[str]]:
+    """Turns `RUN=COEFFICIENT` into models of a recipe, named by their folders; changes among the words come second."""
+    from songkit._yaml import Place, located
+
+    models: dict[str, dict[str, str | float | None]] = {}
     changes = []
-    for number, word in enumerate(words):
-        run, _, coefficient = word.rpartition("=") if "=" in word else (word, "", "null")
-        name = f"merge.models.m{number}"
-        changes += [f"{name}.run={json.dumps(str(Path(run).absolute()))}", f"{name}.coefficient={coefficient}"]
-    return changes
+    for word in words:
+        folder, _, share = ("", "", "") if Path(word).is_dir() else word.rpartition("=")
+        run = Path(folder or word).absolute()
+        if word.startswith("merge.") and folder and not run.is_dir():
+            changes.append(word)
+            continue
+        try:
+            coefficient = float(share) if folder else None
+        except ValueError:
+            raise RequestError(
+                f"--models {shortened(word)}: expected RUN or RUN=COEFFICIENT with a number, found "
+                f"'{shortened(share)}'. Changes to the recipe (key=value) stand before --models."
+            ) from None
+        if not run.is_dir():
+            raise RequestError(
+                f"--models {shortened(word)}: there is no folder {shortened(str(run))}. Name the folder of a finished "
+                "training."
+            )
+        models[_name(run, models)] = {"run": str(run), "coefficient": coefficient}
+    return located({"merge": {"models": models}}, Place(None, text=f"--models {' '.join(words)}")), changes
+
+
+def _name(run: Path, taken: Mapping[str, Any]) -> str:
+    """Returns a name for a run: that of its folder, with those of the folders around it if another has it."""
+    parts = [re.sub(r"[^\w-]+", "-", part) for part in run.parts[1:]] or ["root"]
+    longer = ("-".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    numbered = (f"{parts[-1]}-{number}" for number in range(2, len(taken) + 3))
+    return next(name for name in (*longer, *numbered) if name not in taken)
