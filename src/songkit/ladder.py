@@ -26,7 +26,7 @@ from typing import Any
 from songkit._identity import identity_of, key_of, same_but_for_new_options
 from songkit._stages import Stage
 from songkit.atomic import write_atomically
-from songkit.errors import OutputError, did_you_mean
+from songkit.errors import OutputError, SongkitError, did_you_mean
 from songkit.lineage import MARK, outputs_of, read_json
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
@@ -34,6 +34,8 @@ from songkit.registry import Registry
 __all__ = ["Planned", "asked_for", "climb", "plan"]
 
 _log = logging.getLogger(__name__)
+_RECORD = {"ladder", "stages"}
+"""Keys of LADDER.json, by which the folder of a ladder is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,15 @@ def plan(ladder: Recipe, out: Path, *, registry: Registry) -> Iterator[Planned]:
         registry: What is installed.
 
     Raises:
-        OutputError: If the folder holds something else, or what a finished stage made is not there any more.
+        OutputError: If the folder holds something else or is a file, or what a stage reads, or a finished one made, is
+            not there.
+        CheckpointError: If weights that a stage reads are missing or damaged.
     """
     out = Path(out).absolute()
-    if out.is_dir() and any(out.iterdir()) and not any(out.glob("*.json")):
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; a ladder is climbed in a folder. Choose another --out.")
+    records = out.glob("*.json")
+    if out.is_dir() and any(out.iterdir()) and not any(read_json(file).keys() >= _RECORD for file in records):
         raise OutputError(f"{out} holds something that is no ladder. Choose another --out.")
     finished: dict[str, Path] = {}
     for name, stage in ladder.stages.items():
@@ -155,7 +162,10 @@ def _waiting(stage: Stage, recipe: Recipe, needed: list[str]) -> Planned:
 
 
 def _planned(stage: Stage, recipe: Recipe, out: Path) -> Planned:
-    identity = identity_of(stage.settings.verb, recipe)
+    try:
+        identity = identity_of(stage.settings.verb, recipe)
+    except SongkitError as error:
+        raise type(error)(f"stage '{stage.name}': {error}") from error
     key = key_of(identity)
     folder = out / f"{stage.name}-{key[:8]}"
     mark = read_json(folder / MARK)

@@ -212,6 +212,19 @@ def test_a_folder_that_is_no_ladder_is_left_alone(tmp_path, ladder):
     (tmp_path / "songs" / "song.flac").write_text("")
     with pytest.raises(OutputError, match="is no ladder"):
         run(ladder(), tmp_path / "songs")
+    (tmp_path / "songs" / "song.json").write_text('{"stages": "of life"}')
+    with pytest.raises(OutputError, match="is no ladder"):
+        run(ladder(), tmp_path / "songs")
+    with pytest.raises(OutputError, match=r"toy.yaml is a file; .*Choose another --out"):
+        states(ladder(), tmp_path / "toy.yaml")
+
+
+def test_what_a_stage_cannot_read_is_told_with_its_name(tmp_path):
+    (tmp_path / "read.yaml").write_text("format: 1\ndata: {use: songkit/prepared, root: ./none}\n")
+    (tmp_path / "steps.yaml").write_text("format: 1\nstages: {codes: {verb: prepare, recipe: read}}\n")
+    registry = Registry.discover()
+    with pytest.raises(OutputError, match=r"(?s)^stage 'codes': .*data.root.*there is no .*/none"):
+        list(plan(load(tmp_path / "steps.yaml", registry=registry), tmp_path / "out", registry=registry))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +318,7 @@ def test_the_lineage_is_found_by_hash_wherever_the_folders_are(tmp_path, ladder,
 def test_a_dry_run_shows_plan_and_cost_and_writes_nothing(tmp_path, ladder, capsys):
     words = ["train", str(tmp_path / "steps.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
     assert cli.main(words) == 0
-    assert "3 of 3 stages to do: about 0 min as far as known, and 3 of unknown cost" in capsys.readouterr().out
+    assert "3 of 3 stages to do: 3 of unknown cost\n" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     run(ladder(), tmp_path / "out", only="first")
     assert cli.main([*words, "--json"]) == 0
@@ -314,6 +327,8 @@ def test_a_dry_run_shows_plan_and_cost_and_writes_nothing(tmp_path, ladder, caps
     assert [row["steps"] for row in told["stages"]] == [4, 4, 4]
     assert 0 < told["stages"][1]["minutes"] < 1
     assert told["stages_of_unknown_cost"] == 0
+    assert cli.main(words) == 0
+    assert "2 of 3 stages to do: about 0 min as far as known\n" in capsys.readouterr().out
 
 
 def test_a_dry_run_tells_the_last_time_that_a_stage_took(tmp_path, capsys):
@@ -325,6 +340,6 @@ def test_a_dry_run_tells_the_last_time_that_a_stage_took(tmp_path, capsys):
         mark.parent.mkdir(parents=True)
         mark.write_text(json.dumps({"seconds": seconds, "identity": {"seed": seconds}}))
         os.utime(mark, (ended, ended))
-    (out / "steps.json").write_text("{}")
+    (out / "steps.json").write_text('{"ladder": "steps.yaml", "stages": {}}')
     assert cli.main(["train", str(tmp_path / "steps.yaml"), "--out", str(out), "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["minutes"] == 2

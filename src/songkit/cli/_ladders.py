@@ -35,8 +35,9 @@ def show_ladder(ladder: Recipe, args: argparse.Namespace, registry: Registry) ->
     width = max(len(row["stage"]) for row in rows) if rows else 0
     for row in rows:
         print(f"{row['stage']:{width}}  {row['verb']:<11} {row['state']:<11} {_told(row)}".rstrip())
-    of_unknown = f", and {unknown} of unknown cost" if unknown else ""
-    print(f"{len(to_do)} of {len(rows)} stages to do: about {minutes:.0f} min as far as known{of_unknown}")
+    costs = [f"about {minutes:.0f} min as far as known"] if unknown < len(to_do) else []
+    costs += [f"{unknown} of unknown cost"] if unknown else []
+    print(f"{len(to_do)} of {len(rows)} stages to do{': ' if costs else ''}{', and '.join(costs)}")
     return 0
 
 
