@@ -323,3 +323,11 @@ def test_collapse_is_seen_in_ids() -> None:
     ):
         assert collapsed({**first, name: value}, first, settings) == reason
     assert collapsed({**first, "entropy": 4.0, "repetition": 0.3}, first, settings) == f"{entropy_fell}; {repeated}"
+
+
+def test_the_page_about_rounds_names_the_defaults_of_all_that_stops_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "mine-preferences.md").read_text()
+    for name, value in vars(SemiOnlineSettings()).items():
+        if name not in ("refiner", "score"):  # what is trained, and by what it is judged
+            said = list(value) if isinstance(value, tuple) else f"{value:g}"
+            assert f"`{name}: {said}`" in page
