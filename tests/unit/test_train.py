@@ -438,6 +438,28 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path, recipe_file, fini
     assert "already holds something" in capsys.readouterr().err
 
 
+def test_a_dry_run_says_what_is_not_there(tmp_path, recipe_file, capsys):
+    data, weights = tmp_path / "none", tmp_path / "none.safetensors"
+    words = ["train", str(recipe_file), "--dry-run", "--out", str(tmp_path / "run")]
+    words += [f"task.weights={{net: {weights}}}", f"data={{use: songkit/prepared, root: {data}}}"]
+    assert cli.main(words) == 2
+    shown = capsys.readouterr().out
+    assert f"weights.net {weights} (NOT THERE)" in shown
+    assert f"root {data} (NOT THERE)" in shown
+    data.mkdir()
+    weights.write_bytes(b"")
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert f"root {data}" in shown
+    assert "NOT THERE" not in shown
+
+
+def test_a_dry_run_refuses_a_recipe_without_a_task(tmp_path, capsys):
+    (tmp_path / "none.yaml").write_text("format: 1\n")
+    assert cli.main(["train", str(tmp_path / "none.yaml"), "--out", str(tmp_path / "run"), "--dry-run"]) == 2
+    assert "has no task, so there is nothing to train" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, recipe):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*/file/run/provenance\.json"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="run directory; must be new or empty")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted training in DIR")
     parser.add_argument("--stage", metavar="NAME", help="only this stage of a ladder")
-    parser.add_argument("--dry-run", action="store_true", help="check the recipe and show plan and cost, no more")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the recipe and show plan and cost, no more; status 2 if weights or data are not there",
+    )
     parser.add_argument(
         "--allow-revision", action="store_true", help="accept components newer than those of a resolved recipe"
     )
@@ -44,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains a recipe. What is wrong with the recipe is said before torch is imported."""
+    """Trains a recipe. What is wrong with it is said before torch is imported.
+
+    The status of a dry run is 2 if weights or data are not there.
+    """
     from songkit.cli._ladders import run_ladder, show_ladder
     from songkit.errors import RecipeError
     from songkit.recipe import load
@@ -59,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         plan = _plan(recipe, args.out, args.resume)
         print(json.dumps(plan, indent=2) if args.json else _shown(plan))
-        return 0
+        return 2 if any(role["not_there"] for role in plan["roles"].values()) else 0
     _set_allocator()
     if recipe.stages:
         return run_ladder(recipe, args, registry)
@@ -74,8 +83,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _plan(recipe: Recipe, out: Path, resume: bool) -> dict[str, Any]:
     from songkit.cli._ladders import earlier_runs, minutes_of_training
+    from songkit.errors import RecipeError
     from songkit.run_folder import check_run
 
+    if "task" not in recipe.roles:  # `songkit.train.train` says so too, but imports torch
+        raise RecipeError(f"{recipe.path}: the recipe '{recipe.name}' has no task, so there is nothing to train.")
     goes_on = check_run(recipe, out, resume)
     states = sorted((out / "checkpoints").glob("step-*.pt")) if goes_on else []
     done = int(states[-1].stem.partition("-")[2]) if states else 0
@@ -89,16 +101,35 @@ def _plan(recipe: Recipe, out: Path, resume: bool) -> dict[str, Any]:
         "max_steps": settings.max_steps,
         "max_minutes": settings.max_minutes,
         "examples_per_step": settings.batch_size * settings.accumulate,
-        "minutes": minutes_of_training(recipe, earlier_runs(out), done) if "task" in recipe.roles else None,
+        "minutes": minutes_of_training(recipe, earlier_runs(out), done),
         "freeze": list(settings.freeze),
-        "roles": {role: _node_plan(node) for role, node in recipe.roles.items()},
+        "roles": {role: _node_plan(role, node) for role, node in recipe.roles.items()},
     }
 
 
-def _node_plan(node: Node) -> dict[str, Any]:
-    weights = None if node.weights is None else str(node.weights)
-    found = None if not isinstance(node.weights, Path) else node.weights.is_file()
-    return {"use": node.id, "revision": node.revision, "weights": weights, "weights_found": found}
+def _node_plan(role: str, node: Node) -> dict[str, Any]:
+    reads = {key.removeprefix(f"{role}."): path for key, path in _read_by(role, node)}
+    return {
+        "use": node.id,
+        "revision": node.revision,
+        "reads": {key: str(path) for key, path in reads.items()},
+        "not_there": [key for key, path in reads.items() if isinstance(path, Path) and not path.exists()],
+    }
+
+
+def _read_by(role: str, node: Node) -> Iterator[tuple[str, Path | str]]:
+    """Yields the weights and data that a component and its parts read, by key path; weights may be `random`."""
+    from songkit._resolved import walk
+
+    for where, part in walk({role: node}):
+        weights = part.weights if isinstance(part.weights, Mapping) else {"": part.weights}
+        for name, file in weights.items():
+            if file is not None:
+                yield f"{where}.weights.{name}".rstrip("."), file
+        for option in dataclasses.fields(part.config):
+            value = getattr(part.config, option.name)
+            if option.metadata.get("path") and not option.metadata.get("made") and value:
+                yield f"{where}.{option.name}", Path(value)
 
 
 def _shown(plan: dict[str, Any]) -> str:
@@ -110,9 +141,8 @@ def _shown(plan: dict[str, Any]) -> str:
         f"cost    {_cost(plan)}",
     ]
     for role, node in plan["roles"].items():
-        weights = f", weights {node['weights']}" if node["weights"] else ""
-        missing = " (NOT THERE)" if node["weights_found"] is False else ""
-        lines.append(f"{role:<12} {node['use']}, revision {node['revision']}{weights}{missing}")
+        reads = [f", {key} {path}{' (NOT THERE)' * (key in node['not_there'])}" for key, path in node["reads"].items()]
+        lines.append(f"{role:<12} {node['use']}, revision {node['revision']}{''.join(reads)}")
     return "\n".join(lines)
 
 
