@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from songkit.cli._run_records import records_of, state_of, told
+from songkit.cli._run_tree import draw_tree, name_of
 from songkit.errors import OutputError
-from songkit.lineage import Input, Run, find_runs, parents_of, read_json
+from songkit.lineage import Run, find_runs, parents_of, read_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists, shows or draws."""
+    if args.action == "show" and not args.dir.is_dir():
+        raise OutputError(f"there is no folder {args.dir}. Name that of one run; `songkit runs ls DIR` lists runs.")
     runs = find_runs(args.dir)
     if not runs:
         raise OutputError(f"{args.dir} holds no run (no provenance.json). `songkit train` makes them.")
@@ -41,23 +45,30 @@ def _ls(runs: list[Run], args: argparse.Namespace) -> None:
     if args.json:
         _print_json([_values(run) for run in runs])
         return
-    rows = [(_name(run, args.dir), run.recipe, _steps(run), _losses(run), _weights(run)) for run in runs]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    rows = [("RUN", "RECIPE", "STATE", "STEPS", "LOSSES", "WEIGHTS")]
+    for run in runs:
+        steps = f"{run.steps:,}" if run.steps else ""
+        rows.append((name_of(run, args.dir), run.recipe, state_of(run), steps, _losses(run), _weights(run)))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
-        print("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip())
+        print("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[5]]).rstrip())
 
 
 def _show(runs: list[Run], args: argparse.Namespace) -> None:
     shown = next((run for run in runs if run.folder == args.dir), None)
     if shown is None:
         inside = ", ".join(str(run.folder) for run in runs[:5])
-        raise OutputError(f"{args.dir} is not the folder of a run. Within it are: {inside}.")
-    facts = read_json(args.dir / "provenance.json")
+        more = f" and {len(runs) - 5:,} more (`songkit runs ls {args.dir}` lists them)" if len(runs) > 5 else ""
+        raise OutputError(f"{args.dir} is not the folder of a run. Within it are: {inside}{more}. Name one of them.")
+    facts, records = read_json(args.dir / "provenance.json"), records_of(shown)
     if args.json:
-        _print_json({**_values(shown), "provenance": facts})
+        _print_json({**_values(shown), **records, "provenance": facts})
         return
     print(f"recipe   {shown.recipe}, seed {facts.get('seed')}\nstarted  {shown.started}")
-    print(f"steps    {_steps(shown) or 'none'}\nlosses   {_losses(shown) or 'none'}")
+    print(f"state    {state_of(shown) or 'not told by its records'}")
+    trained = [f"steps    {_steps(shown) or 'none'}", f"losses   {_losses(shown) or 'none'}"]
+    for line in told(records) if records else trained:
+        print(line)
     for source in shown.inputs:
         print(f"input    {source.key}  {source.path}  {source.sha256}")
     for name, digest in shown.outputs.items():
@@ -65,8 +76,8 @@ def _show(runs: list[Run], args: argparse.Namespace) -> None:
 
 
 def _tree(runs: list[Run], args: argparse.Namespace) -> None:
-    parents = {run.folder: parents_of(run, runs) for run in runs}
     if args.json:
+        parents = {run.folder: parents_of(run, runs) for run in runs}
         edges = [
             {"parent": str(parent.folder), "child": str(folder), "inputs": [source.key for source in sources]}
             for folder, found in parents.items()
@@ -74,31 +85,8 @@ def _tree(runs: list[Run], args: argparse.Namespace) -> None:
         ]
         _print_json({"runs": [_values(run) for run in runs], "edges": edges})
         return
-    children: dict[Path, list[tuple[Run, list[Input]]]] = {run.folder: [] for run in runs}
-    for child in runs:
-        for parent, sources in parents[child.folder]:
-            children[parent.folder].append((child, sources))
-    drawn: set[Path] = set()
-
-    def draw(run: Run, link: str, below: str, by: str) -> None:
-        found, again = children[run.folder], run.folder in drawn
-        more = "(see above)" if again and found else ""
-        print(f"{link}{'  '.join(filter(None, [_name(run, args.dir), by, _steps(run), more]))}")
-        if again:
-            return
-        drawn.add(run.folder)
-        known = [source for _, sources in parents[run.folder] for source in sources]
-        for source in run.inputs:
-            if source not in known:
-                print(f"{below}{'│' if found else ' '}  {source.key} from {source.path}, {source.sha256[:12]}")
-        for index, (child, sources) in enumerate(found):
-            last = index == len(found) - 1
-            keys = ", ".join(source.key for source in sources)
-            draw(child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "), f"({keys})")
-
-    for run in runs:
-        if not parents[run.folder]:
-            draw(run, "", "", "")
+    for line in draw_tree(runs, args.dir):
+        print(line)
 
 
 def _values(run: Run) -> dict[str, Any]:
@@ -106,15 +94,12 @@ def _values(run: Run) -> dict[str, Any]:
         "folder": str(run.folder),
         "recipe": run.recipe,
         "started": run.started,
+        "state": state_of(run),
         "steps": run.steps,
         "losses": dict(run.losses),
         "inputs": [{"key": i.key, "path": str(i.path), "sha256": i.sha256} for i in run.inputs],
         "outputs": dict(run.outputs),
     }
-
-
-def _name(run: Run, root: Path) -> str:
-    return str(run.folder.relative_to(root)) if run.folder != root else root.name
 
 
 def _steps(run: Run) -> str:
