@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from songkit.errors import SongkitError
 
@@ -27,6 +27,10 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+_failure: Exception | None = None
+"""What went wrong while this worker process began."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,17 @@ class PickledRecipe:
 
 @contextlib.contextmanager
 def worker_pool(start: Callable[..., None], arguments: tuple[Any, ...], workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Starts worker processes, which call `start(*arguments)` first; what they inherit is set while they start."""
+    """Starts worker processes, which call `start(*arguments)` first; what they inherit is set while they start.
+
+    Where `start` fails, the results of the pool raise its exception as itself, as they do for one of the work.
+
+    Raises:
+        SongkitError: If a worker process died.
+    """
     saved = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(start, arguments))
+    pool = _Pool(workers, context, initializer=_begin, initargs=(start, arguments))
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -98,4 +108,23 @@ def end_with_parent() -> None:
 def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     threading.Thread(target=end_with_parent, daemon=True).start()
-    start(*arguments)
+    global _failure
+    try:
+        start(*arguments)
+    except Exception as error:  # of a failed beginning a pool would only print; so what is asked of it raises this
+        _failure = error
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool that passes on why a worker could not begin."""
+
+    def submit(
+        self, work: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Future[Result]:
+        return super().submit(_do, work, *args, **kwargs)
+
+
+def _do(work: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    if _failure is not None:
+        raise _failure
+    return work(*args, **kwargs)
