@@ -24,7 +24,7 @@ from songkit.types import Song
 if TYPE_CHECKING:
     from songkit.interfaces import DataSource
 
-__all__ = ["finish", "progress_bar", "sync", "write_audio", "write_json", "writing"]
+__all__ = ["begun", "finish", "progress_bar", "sync", "write_audio", "write_json", "writing"]
 
 _log = logging.getLogger(__name__)
 _SYNC_EVERY = 64
@@ -50,6 +50,7 @@ def write_audio(
     root, partial = folder.parent, folder.parent / f".partial-{folder.name}"
     _refuse_other_songs(root, index)
     with (
+        begun(partial / "lengths.i64"),
         _Journal(partial, tuple(index["tracks"])) as journal,
         worker_pool(_start, (make_source, index), workers) as pool,
     ):
@@ -73,6 +74,17 @@ def write_audio(
     with writing(root):
         write_json(partial / "index.json", values)
         finish(partial, folder, songs=root / "songs.jsonl")
+
+
+@contextlib.contextmanager
+def begun(journal: Path) -> Iterator[None]:
+    """Removes the folder of a journal after a failure, if the journal says that nothing in it is finished."""
+    try:
+        yield
+    except BaseException:
+        if not journal.exists() or journal.stat().st_size == 0:
+            shutil.rmtree(journal.parent, ignore_errors=True)  # the failure is the one to tell
+        raise
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from songkit._prepare_audio import finish, progress_bar, write_json, writing
+from songkit._prepare_audio import begun, finish, progress_bar, write_json, writing
 from songkit._workers import in_order, worker_pool
 from songkit.components.prepared import FORMAT, PreparedSource, layout_to_json, offsets
 from songkit.errors import LayoutError
@@ -75,6 +75,7 @@ def write_codes(
     tokenizer.eval().to(device)
     root, partial = folder.parent, folder.parent / f".partial-{folder.name}"
     with contextlib.ExitStack() as stack:
+        stack.enter_context(begun(partial / "done"))
         with writing(root):
             partial.mkdir(exist_ok=True)
             path = partial / f"ids.{dtype}"

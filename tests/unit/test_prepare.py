@@ -21,7 +21,7 @@ from songkit.audio import convert
 from songkit.checkpoint import save_weights
 from songkit.cli import main
 from songkit.components.prepared import PreparedSource, layout_from_json, layout_to_json, offsets
-from songkit.errors import CheckpointError, LayoutError, OutputError, RecipeError
+from songkit.errors import AudioError, CheckpointError, LayoutError, OutputError, RecipeError
 from songkit.prepare import _files, prepare
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
@@ -273,6 +273,20 @@ def test_other_songs_a_missing_role_and_a_busy_folder_are_refused(root: Path, tm
         prepare(load(tmp_path / "empty.yaml", registry=Registry.discover()), tmp_path / "out")
     with locked(root, "songkit prepare"), pytest.raises(OutputError, match="another 'songkit prepare'"):
         prepare(own(tmp_path, root), root)
+
+
+def test_what_fails_before_anything_is_made_leaves_nothing(folder: Path, root: Path, tmp_path: Path) -> None:
+    before = content(root)
+    absent = own(tmp_path, tmp_path / "absent")
+    with pytest.raises(LayoutError, match="absent holds no prepared set"):
+        prepare(absent, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AudioError, match="has no track 'mix'"):
+        prepare(recipe(tmp_path, "prepare.tracks=[mix]"), tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(LayoutError, match="defect of the tokenizer"):
+        prepare(own(tmp_path, root, "tokenizer.lie=ids"), root)
+    assert content(root) == before
 
 
 def test_a_folder_with_other_files_is_another_source(tmp_path: Path) -> None:
