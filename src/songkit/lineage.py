@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,33 +77,18 @@ def inputs_of(recipe: Recipe) -> list[Input]:
     """Returns all files and folders that a recipe's components read, with the digests of their content.
 
     Raises:
-        CheckpointError: If a weights file is missing or damaged.
-        OutputError: If a file or folder of data is missing.
+        CheckpointError: If a weights file is damaged, or anything is missing, weights too: told is all that is.
+        OutputError: If nothing but files or folders of data is missing.
     """
-    named = {**recipe.roles, **{f"metrics.{name}": node for name, node in recipe.metrics.items()}}
+    reads = _reads(recipe)
+    if missing := [(key, path) for key, path, _ in reads if not os.path.exists(path)]:
+        raise _absent(recipe, missing)
     # Only these read codes; to the training of a codec, tokens beside the audio are nothing new.
     reads_codes = bool({"planner", "refiner", "objective"} & recipe.roles.keys())
     found = []
-    for where, node in walk(named):
-        weights = node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
-        for name, file in weights.items():
-            if isinstance(file, Path):
-                key = f"{where}.weights.{name}" if name else f"{where}.weights"
-                found.append(Input(key=key, path=file, sha256=digest_of(file)))
-        for option in dataclasses.fields(node.config):
-            # An option may stand for a file of its plugin when it is left empty: another one gives other results.
-            value = getattr(node.config, option.name) or option.metadata.get("shipped")
-            if option.metadata.get("path") and not option.metadata.get("made") and value:
-                key, path = f"{where}.{option.name}", Path(value)
-                digest = _prepared_digest(path, node, reads_codes) or digest_of(path, key)
-                found.append(Input(key=key, path=path, sha256=digest))
-    if recipe.mine.requests is not None and Path(recipe.mine.requests).is_file():
-        path = Path(recipe.mine.requests)
-        found.append(Input(key="mine.requests", path=path, sha256=digest_of(path)))
-    for name, model in recipe.merge.models.items():
-        files = sorted(Path(model.run).glob("weights/*.safetensors"))
-        wanted = [file for file in files if not recipe.merge.roles or file.stem in recipe.merge.roles]
-        found += [Input(key=f"merge.models.{name}.{f.stem}", path=f, sha256=digest_of(f)) for f in wanted]
+    for key, path, node in reads:
+        digest = (_prepared_digest(path, node, reads_codes) if node is not None else None) or digest_of(path, key)
+        found.append(Input(key=key, path=path, sha256=digest))
     return found
 
 
@@ -134,7 +120,7 @@ def digest_of(path: Path, key: str = "weights") -> str:
         OutputError: If there is nothing at the path.
     """
     if path.suffix == ".safetensors":
-        return description(path)[1]
+        return description(path, key)[1]
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -219,6 +205,42 @@ def run_of(folder: Path) -> Run:
         ),
         outputs=outputs_of(folder),
         seconds_per_step=seconds / steps if steps and seconds else None,
+    )
+
+
+def _reads(recipe: Recipe) -> list[tuple[str, Path, Node | None]]:
+    """Returns key path and path of all that a recipe reads; of what a component's option names, that component too."""
+    named = {**recipe.roles, **{f"metrics.{name}": node for name, node in recipe.metrics.items()}}
+    found: list[tuple[str, Path, Node | None]] = []
+    for where, node in walk(named):
+        weights = node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
+        for name, file in weights.items():
+            if isinstance(file, Path):
+                found.append((f"{where}.weights.{name}" if name else f"{where}.weights", file, None))
+        for option in dataclasses.fields(node.config):
+            # An option may stand for a file of its plugin when it is left empty: another one gives other results.
+            value = getattr(node.config, option.name) or option.metadata.get("shipped")
+            if option.metadata.get("path") and not option.metadata.get("made") and value:
+                found.append((f"{where}.{option.name}", Path(value), node))
+    if recipe.mine.requests is not None and Path(recipe.mine.requests).is_file():
+        found.append(("mine.requests", Path(recipe.mine.requests), None))
+    for name, model in recipe.merge.models.items():
+        files = sorted(Path(model.run).glob("weights/*.safetensors"))
+        wanted = [file for file in files if not recipe.merge.roles or file.stem in recipe.merge.roles]
+        found += [(f"merge.models.{name}.{file.stem}", file, None) for file in wanted]
+    return found
+
+
+def _absent(recipe: Recipe, missing: list[tuple[str, Path]]) -> CheckpointError | OutputError:
+    """Returns the error that files or folders are not there, with the values of the recipe that name them."""
+    named = {str(path): f"paths.{name}" for name, path in recipe.resolved.get("paths", {}).items()}
+    lines = [f"{key}, from {named.get(str(path)) or recipe.origin(key)}: there is no {path}" for key, path in missing]
+    key, path = missing[0]
+    kind = CheckpointError if any(path.suffix == ".safetensors" for _, path in missing) else OutputError
+    return kind(
+        f"the recipe '{recipe.name}' reads what is not there:\n" + "\n".join(lines) + "\nMake it first (weights with "
+        "'songkit train', data with 'songkit prepare' or 'songkit mine'), or say where it is, as with "
+        f"`{named.get(str(path), key)}=PATH` on the command line."
     )
 
 

@@ -24,8 +24,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return description(Path(path))[0]
 
 
-def description(path: Path) -> tuple[dict[str, Any], str]:
+def description(path: Path, key: str = "weights") -> tuple[dict[str, Any], str]:
     """Returns the metadata of a weights file, and the SHA-256 over its tensors and that metadata, as it carries them.
+
+    Args:
+        path: The file.
+        key: Which value of a recipe names it, for messages.
 
     Raises:
         CheckpointError: If the file is missing, empty, not safetensors, or not written by songkit.
@@ -33,7 +37,7 @@ def description(path: Path) -> tuple[dict[str, Any], str]:
     if not os.path.isfile(path):  # which says no to names that `Path.is_file` raises at
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         raise CheckpointError(
-            f"weights file {shortened(str(path))} {what}; expected a .safetensors file. Check 'weights' in the recipe, "
+            f"weights file {shortened(str(path))} {what}; expected a .safetensors file. Check '{key}' in the recipe, "
             "or train the component with 'songkit train'."
         )
     size = path.stat().st_size
