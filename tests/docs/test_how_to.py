@@ -13,6 +13,7 @@ import pytest
 
 from songkit import cli, plugin
 from songkit.build import build
+from songkit.lineage import inputs_of
 from songkit.plugin import KINDS
 from songkit.recipe import load
 from songkit.registry import Registry
@@ -114,6 +115,28 @@ def check_what_it_names(args: argparse.Namespace) -> None:
     for word in vars(args).values():
         for text in word if isinstance(word, list) else [word]:
             assert not str(text).startswith("examples/") or (ROOT / str(text)).is_file()
+
+
+def test_the_recipe_for_mining_needs_nothing_that_its_reader_has_not_got(place: Path) -> None:
+    page = (DOCS / "how-to" / "mine-preferences.md").read_text(encoding="utf-8")
+    [block] = [block for language, _, block in FENCE.findall(page) if language == "yaml"]
+    (place / "pairs.yaml").write_text(block)
+
+    weights = [read.key for read in inputs_of(load("pairs.yaml", registry=REGISTRY)) if read.key.endswith(".weights")]
+
+    assert sorted(weights) == [f"{role}.weights" for role in ("codec", "conditioner", "planner", "refiner")]
+
+
+def test_the_ladder_to_write_is_one_once_the_files_that_the_page_names_are_beside_it(place: Path) -> None:
+    page = (DOCS / "how-to" / "climb-a-ladder.md").read_text(encoding="utf-8")
+    text = page.partition("## Write one")[2].partition("\n## ")[0]
+    [block] = [block for _, _, block in FENCE.findall(text)]
+    (place / "ladder.yaml").write_text(block)
+    for name, parent in (("my-codes.yaml", "levo2/mini/tokenize"), ("my-planner.yaml", "levo2/mini/planner")):
+        assert f"`{name}`" in text
+        (place / name).write_text(f"format: 1\ndefaults: [{parent}]\n")
+
+    assert list(load("ladder.yaml", registry=REGISTRY).stages) == ["codes", "pretrain", "sft"]
 
 
 def test_every_kind_has_a_page_in_the_navigation_and_in_the_reference() -> None:
