@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +23,7 @@ from songkit._yaml import (
 )
 from songkit.errors import RecipeError, did_you_mean, shortened
 
-__all__ = ["interpolate"]
+__all__ = ["interpolate", "names_of"]
 
 
 def interpolate(root: Item, problems: Problems) -> Item:
@@ -34,6 +36,17 @@ def interpolate(root: Item, problems: Problems) -> Item:
         RecipeError: If the recipe would grow beyond the size that a recipe file may have.
     """
     return _References(root, problems).filled(root, ())
+
+
+def names_of(root: Item, overrides: Iterable[str] = ()) -> dict[str, set[str]]:
+    """Returns the names under `paths` and `vars` that a recipe declares, or that it or overrides refer to."""
+    found = {section: set(_named(root, section)) for section in _SECTIONS}
+    text = "\n".join([json.dumps(plain(root), ensure_ascii=False), *overrides])
+    for reference in _REFERENCE.findall(text):
+        section, _, name = reference.partition(".")
+        if section in found:
+            found[section].add(name)
+    return found
 
 
 _SECTIONS = ("paths", "vars")

@@ -9,16 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from songkit._compose import find, merge
+from songkit._compose import Composer, find, merge
+from songkit._references import names_of
 from songkit._structure import Structure
-from songkit._yaml import Item, children, located, plain
+from songkit._yaml import Item, children, leaves, located, plain
 from songkit.errors import RecipeError, did_you_mean
 
-__all__ = ["VERBS", "Stage", "StageSettings", "in_order", "read_stages"]
+__all__ = ["NEEDED", "VERBS", "Stage", "StageSettings", "in_order", "read_stages"]
 
 Verb = Literal["train", "prepare", "mine", "merge", "semi-online", "model"]
 VERBS: tuple[str, ...] = get_args(Verb)
 """What a stage can do; `songkit.ladder` does it."""
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "train": ("task",),
+    "mine": ("conditioner", "planner", "codec"),
+    "semi-online": ("conditioner", "planner", "codec", "task", "objective"),
+}
+"""Roles of a recipe without which a verb can do nothing."""
+_READ = ("stages", "vars", "paths")
+"""Keys of a ladder that say something about its stages."""
 
 
 @dataclass(kw_only=True)
@@ -94,6 +103,10 @@ def read_stages(root: Item, structure: Structure) -> dict[str, Stage]:
     if not isinstance(item.value, dict):
         structure.wrong(item, "stages", "a mapping from names to stages")
         return {}
+    for path, given in leaves(root):
+        if given.place.file is None and path[0] not in _READ:
+            told = f"the stages do not read this. Say it for one: `stages.NAME.options.{given.place.text}`."
+            structure.report(given, ".".join(path), told)
     written = {name: child for name, child in children(item).items() if child.value is not None}
     names = {path.resolve(): name for name, path in structure.registry.recipes().items()}
     read = {name: _read(name, child, root, structure, names) for name, child in written.items()}
@@ -141,6 +154,11 @@ def _read(name: str, item: Item, root: Item, structure: Structure, names: Mappin
     if not isinstance(item.value, dict):
         structure.wrong(item, where, "a mapping with `recipe`")
         return None
+    stages = children(root.get("stages") or located({}, root.place))
+    if item.get("recipe") is None:
+        hint = did_you_mean(name, [other for other, child in stages.items() if child.get("recipe") is not None])
+        structure.report_key(item, where, f"there is no stage '{name}', and a new one needs `recipe`.{hint}")
+        return None
     own = {key: child for key, child in children(item).items() if key != "options"}
     settings = structure.settings(StageSettings, dataclasses.replace(item, value=own), where)
     options = item.get("options") or located({}, item.place)
@@ -152,9 +170,13 @@ def _read(name: str, item: Item, root: Item, structure: Structure, names: Mappin
     recipe = own["recipe"]
     try:
         path = find(settings.recipe, structure.registry, recipe.place.folder).resolve()
+        known = names_of(Composer(structure.registry).compose(path))["paths"]
     except RecipeError as error:
         structure.report(recipe, f"{where}.recipe", str(error))
         return None
+    for key in settings.paths.keys() - known:
+        hint = did_you_mean(key, known) or f" It has: {', '.join(sorted(known)) or 'none'}."
+        structure.report_key(own["paths"], f"{where}.paths.{key}", f"{settings.recipe} has no path '{key}'.{hint}")
     sizes = root.get("vars")
     if sizes is not None and sizes.value:
         options = merge(dataclasses.replace(item, value={"vars": sizes}), options)

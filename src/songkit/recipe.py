@@ -19,7 +19,7 @@ from songkit._formats import FORMAT
 from songkit._local_plugins import with_local_plugins
 from songkit._references import interpolate
 from songkit._resolved import resolved_values, walk
-from songkit._stages import Stage, read_stages
+from songkit._stages import NEEDED, Stage, read_stages
 from songkit._structure import Node, Structure
 from songkit._yaml import (
     MISSING,
@@ -267,9 +267,12 @@ def _check_stages(stages: Mapping[str, Stage], registry: Registry, allow_missing
         except RecipeError as error:
             wrong += [f"stage '{stage.name}': {problem}" for problem in error.problems]
             continue
-        place = stage.written.place
-        if stage.settings.verb == "train" and "task" not in recipe.roles:
-            wrong.append(f"{place} (stages.{stage.name}): {stage.source} has no task to train. Is it another verb's?")
+        place, verb = stage.written.place, stage.settings.verb
+        lacking = [role for role in NEEDED.get(verb, ()) if role not in recipe.roles]
+        lacking += ["merge.models"] if verb == "merge" and not recipe.merge.models else []
+        if lacking:
+            told = f"{stage.source} has no {', no '.join(lacking)}, so '{verb}' can do nothing with it."
+            wrong.append(f"{place} (stages.{stage.name}): {told} Is it another verb's?")
     return wrong
 
 

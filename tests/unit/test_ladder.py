@@ -23,6 +23,7 @@ from songkit.settings import OptimizerSettings
 TOY = Path(__file__).parent.parent / "toy_task.py"
 STAGE = f"""format: 1
 plugins: [{TOY}]
+paths: {{data: none}}
 task: {{use: local/toy}}
 trainer: {{max_steps: 4, log_every: 2, validate_every: 0, accelerator: cpu, threads: 1}}
 """
@@ -236,12 +237,35 @@ def test_what_a_stage_cannot_read_is_told_with_its_name(tmp_path):
         ("stages.middle.verb=trian", r"stages.middle.verb.*Did you mean 'train'"),
         ("stages.middle.options.trainer.max_step=3", r"stage 'middle': .*'max_step' is no option.*'max_steps'"),
         ("stages.a/b={recipe: toy}", r"names of stages"),
+        ("trainer.max_steps=3", r"the stages do not read this.*`stages.NAME.options.trainer.max_steps=3`"),
+        (
+            "stages.midle.options.seed=3",
+            r"there is no stage 'midle', and a new one needs `recipe`. Did you mean 'middle'",
+        ),
+        ("stages.middle.paths={dta: first}", r"stages.middle.paths.dta.*toy has no path 'dta'. Did you mean 'data'"),
+        ("stages.middle.verb=mine", r"has no conditioner, no planner, no codec, so 'mine' can do nothing with it"),
+        ("stages.middle.verb=merge", r"has no merge.models, so 'merge'"),
         ("stages.middle.starts=first", r"'starts' is no option of StageSettings. Did you mean 'starts_from'"),
     ],
 )
 def test_a_ladder_that_cannot_be_climbed_is_refused_when_it_is_loaded(ladder, changed, told):
     with pytest.raises(RecipeError, match=told):
         ladder(changed)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "told"),
+    [
+        ("toy", "paths.dta=x", "nothing in 'toy' reads `paths.dta`. Did you mean 'data'"),
+        ("toy", "vars.width=x", "nothing in 'toy' reads `vars.width`. It has: none"),
+        ("steps", "vars.wide=x", "nothing in 'steps' reads `vars.wide`"),
+    ],
+)
+def test_the_command_refuses_paths_and_variables_that_nothing_reads(tmp_path, ladder, capsys, recipe, given, told):
+    words = ["train", str(tmp_path / f"{recipe}.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    assert cli.main([*words, given]) == 2
+    assert f"error: command line `{given}`: {told}" in capsys.readouterr().err
+    assert cli.main([*words, "paths.data=x"] if recipe == "toy" else words) == 0
 
 
 def test_a_ladder_is_no_stage_not_even_of_itself(tmp_path, ladder):

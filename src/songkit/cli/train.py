@@ -8,12 +8,13 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from songkit.recipe import Node, Recipe
+    from songkit.registry import Registry
 
 __all__ = ["add_arguments", "run"]
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     registry = Registry.discover()
     recipe = load(args.recipe, args.overrides, registry=registry, allow_revision=args.allow_revision)
+    _check_given(recipe, args.overrides, registry)
     if args.stage is not None and not recipe.stages:
         raise RecipeError(f"--stage '{args.stage}': the recipe '{recipe.name}' has no stages. Leave --stage out.")
     if recipe.stages and args.dry_run:
@@ -79,6 +81,26 @@ def run(args: argparse.Namespace) -> int:
     files = sorted(str(path) for path in weights.glob("*.safetensors"))
     print(json.dumps({"run": str(args.out), "weights": files}, indent=2) if args.json else "\n".join(files))
     return 0
+
+
+def _check_given(recipe: Recipe, overrides: Sequence[str], registry: Registry) -> None:
+    """Refuses `paths` and `vars` of the command line that nothing reads; those of a ladder go to its stages."""
+    from songkit._compose import Composer, find
+    from songkit._references import names_of
+    from songkit.errors import RecipeError, did_you_mean
+
+    composer = Composer(registry)
+    known = names_of(composer.compose(recipe.path), overrides)
+    for stage in recipe.stages.values():
+        known["vars"] |= names_of(composer.compose(find(stage.source, registry)))["vars"]
+    problems = []
+    for key, origin in recipe.origins.items():
+        section, _, name = key.partition(".")
+        if section in known and origin.startswith("command line") and name not in known[section]:
+            hint = did_you_mean(name, known[section]) or f" It has: {', '.join(sorted(known[section])) or 'none'}."
+            problems.append(f"{origin}: nothing in '{recipe.name}' reads `{key}`.{hint}")
+    if problems:
+        raise RecipeError(problems)
 
 
 def _plan(recipe: Recipe, out: Path, resume: bool) -> dict[str, Any]:
