@@ -15,7 +15,7 @@ from tqdm import tqdm
 from songkit._recipe_edits import with_settings
 from songkit._resolved import leaves_of
 from songkit.atomic import write_atomically
-from songkit.errors import RecipeError, RequestError
+from songkit.errors import RecipeError, RequestError, did_you_mean
 from songkit.lineage import inputs_of
 from songkit.output import request_from_record, request_record
 from songkit.recipe import Recipe
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from songkit.interfaces import DataSource
 
 __all__ = [
+    "check_aspects",
     "check_recipe",
     "check_rounds",
     "count_requests",
     "directions_of",
     "identity_of",
+    "none_left",
     "policy_of",
     "requests_of",
     "score_of",
@@ -62,6 +64,25 @@ def check_recipe(recipe: Recipe) -> None:
 def score_of(recipe: Recipe) -> str:
     """Returns the score whose mean is to get better in rounds."""
     return recipe.semi_online.score or next(iter(recipe.mine.strategies.values())).score
+
+
+def check_aspects(recipe: Recipe, aspects: Sequence[str]) -> None:
+    """Raises `RecipeError` with every score of the reward model that is read and that it does not give."""
+    read = {f"mine.strategies.{name}": [s.score, *s.not_worse] for name, s in recipe.mine.strategies.items()}
+    read["semi_online.score"] = [recipe.semi_online.score]
+    problems = []
+    for where, scores in read.items():
+        for judge, _, aspect in (score.partition(".") for score in scores):
+            if judge == "reward" and aspect not in aspects:
+                hint = f"{did_you_mean(aspect, aspects)} There are: {', '.join(aspects)}."
+                problems.append(f"{where}: the reward model has no aspect '{aspect}'.{hint}")
+    if problems:
+        raise RecipeError(problems)
+
+
+def none_left(recipe: Recipe) -> str:
+    """Returns what to say where no request is left to sing."""
+    return f"no request is left to sing (mine.start is {recipe.mine.start}). Give more, or start earlier."
 
 
 def directions_of(recipe: Recipe, scores: Iterable[str]) -> dict[str, bool]:
@@ -184,6 +205,6 @@ def _check_requests(requests: Sequence[SongRequest], recipe: Recipe) -> None:
         f"{count} requests have the id '{name}'. Give each its own." for name, count in counts.items() if count > 1
     ]
     if not requests:
-        problems.append(f"no request is left to sing (mine.start is {recipe.mine.start}). Give more, or start earlier.")
+        problems.append(none_left(recipe))
     if problems:
         raise RequestError("\n".join(problems))

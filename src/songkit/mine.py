@@ -17,11 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from songkit._lock import locked
-from songkit._mine_inputs import check_recipe, count_requests, directions_of, identity_of, policy_of, requests_of
+from songkit._mine_inputs import (
+    check_aspects,
+    check_recipe,
+    count_requests,
+    directions_of,
+    identity_of,
+    none_left,
+    policy_of,
+    requests_of,
+)
 from songkit._mine_journal import Journal, read_rows
 from songkit._prepare_audio import progress_bar
 from songkit.atomic import write_atomically
-from songkit.errors import LayoutError, OutputError
+from songkit.errors import LayoutError, OutputError, RequestError
 from songkit.pairing import Paired, lacking_scores, make_pairs
 from songkit.pairs import CANDIDATE_COLUMNS, PAIR_COLUMNS, read_table, write_table
 from songkit.recipe import Recipe
@@ -115,12 +124,15 @@ def plan(recipe: Recipe, out: Path) -> MinePlan:
 
     Raises:
         RecipeError: The recipe lacks a part.
+        RequestError: No request is left to sing.
         OutputError: The folder holds a mining of another recipe or policy.
     """
     check_recipe(recipe)
     root, identity = Path(out), identity_of(recipe)
     finished = _begun(root, identity, recipe) and (root / "pairs.parquet").is_file()
     requests = count_requests(recipe)
+    if not requests:
+        raise RequestError(none_left(recipe))
     candidates = requests * recipe.mine.candidates
     done = candidates if finished or (root / "codes").is_dir() else len(read_rows(root))
     return MinePlan(
@@ -142,6 +154,7 @@ def _make_candidates(
 
     singer = Singer(recipe, policy_of(identity_of(recipe)), device)
     singer.check(requests)
+    check_aspects(recipe, singer.reward.aspects if singer.reward is not None else ())
     items = [(request, number) for request in requests for number in range(recipe.mine.candidates)]
     with Journal(root, singer.layout) as journal:
         left = items[len(journal.rows) :]

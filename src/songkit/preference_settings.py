@@ -103,9 +103,9 @@ class MineSettings:
             for name, least in (("start", 0), ("limit", 1), ("max_sections", 1), ("batch", 1), ("workers", 1))
             if (value := getattr(self, name)) is not None and value < least
         ]
-        least = 2 if self.strategies else 1
+        least, why = (2, ", the two songs of a pair") if self.strategies else (1, "")
         if self.candidates < least:
-            problems.append(f"candidates is {self.candidates}; expected at least {least}, for a pair at least 2")
+            problems.append(f"candidates is {self.candidates}; expected at least {least}{why}")
         for name, strategy in self.strategies.items():
             problems += [f"strategies.{name}: {problem}" for problem in strategy.validate()]
         return problems

@@ -24,6 +24,7 @@ from songkit.errors import OutputError, RecipeError, RequestError
 from songkit.generate import generate
 from songkit.mine import mine, plan
 from songkit.pairs import CANDIDATE_COLUMNS, MinedPairs, read_table
+from songkit.preference_settings import MineSettings, StrategySettings
 from songkit.recipe import Recipe, load
 from songkit.registry import Registry
 from songkit.request import SongRequest
@@ -285,6 +286,8 @@ def test_requests_are_chosen_and_shortened(files: Path, tmp_path: Path) -> None:
     assert [section["lines"] for section in json.loads(line)["sections"]] == [["la la one"], ["la la two"]]
     with pytest.raises(RequestError, match="no request is left"):
         mine(recipe(files, "mine.start=5"), tmp_path / "none")
+    with pytest.raises(RequestError, match="no request is left"):
+        plan(recipe(files, "mine.start=5"), tmp_path / "planned")
 
 
 def test_faults_of_a_recipe_are_told_at_once(files: Path, tmp_path: Path) -> None:
@@ -301,6 +304,34 @@ def test_faults_of_a_recipe_are_told_at_once(files: Path, tmp_path: Path) -> Non
         mine(recipe(files, "mine.strategies.short.score=ear.second", "mine.limit=1"), tmp_path / "mined")
     # Nothing that was sung is lost by that.
     assert mine(recipe(files, "mine.limit=1"), tmp_path / "mined").candidates == CANDIDATES
+
+
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [("mine.strategies.bright.score", "mine.strategies.bright"), ("semi_online.score", "semi_online.score")],
+)
+def test_an_aspect_that_the_reward_model_has_not_is_told_before_a_song_is_sung(
+    files: Path, tmp_path: Path, key: str, where: str
+) -> None:
+    told = rf"^{where}: the reward model has no aspect 'brigthness'\. Did you mean 'brightness'"
+    with pytest.raises(RecipeError, match=told):
+        mine(recipe(files, f"{key}=reward.brigthness", "mine.limit=1"), tmp_path / "mined")
+    assert not read_rows(tmp_path / "mined")
+
+
+def test_a_pair_needs_two_candidates_and_a_judgement_one() -> None:
+    pairing = MineSettings(candidates=1, strategies={"short": StrategySettings(score="ear.seconds")})
+    assert pairing.validate() == ["candidates is 1; expected at least 2, the two songs of a pair"]
+    assert MineSettings(candidates=0).validate() == ["candidates is 0; expected at least 1"]
+
+
+@pytest.mark.parametrize("verb", ["mine", "semi-online"])
+def test_a_dry_run_refuses_a_device_that_is_not_there(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    words = [verb, str(files / "mine.yaml"), "--out", str(tmp_path / "out"), "--dry-run", "--device", "tpu"]
+    assert main(words) == 2
+    assert "the device 'tpu' is unknown" in capsys.readouterr().err
 
 
 def test_songs_are_sung_where_the_recipe_says_unless_the_command_says_otherwise(files: Path, tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
     from songkit.mine import mine, plan
 
+    if args.dry_run and args.device is not None:
+        from songkit.devices import find_device  # imports torch, which a plan does not need otherwise
+
+        find_device(args.device)
     if args.dry_run:
         planned = plan(recipe, args.out)
         print(json.dumps(dataclasses.asdict(planned), indent=2) if args.json else _plan(planned, args.out))

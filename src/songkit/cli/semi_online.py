@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from songkit.registry import Registry
 
     recipe = load(args.recipe, args.overrides, registry=Registry.discover())
+    if args.dry_run and args.device is not None:
+        from songkit.devices import find_device  # imports torch, which a plan does not need otherwise
+
+        find_device(args.device)
     if args.dry_run:
         plan = _plan(recipe, args.out)
         print(
