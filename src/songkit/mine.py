@@ -30,7 +30,7 @@ from songkit._mine_inputs import (
 from songkit._mine_journal import Journal, read_rows
 from songkit._prepare_audio import progress_bar
 from songkit.atomic import write_atomically
-from songkit.errors import LayoutError, OutputError, RequestError
+from songkit.errors import LayoutError, OutputError, RecipeError, RequestError
 from songkit.pairing import Paired, lacking_scores, make_pairs
 from songkit.pairs import CANDIDATE_COLUMNS, PAIR_COLUMNS, read_table, write_table
 from songkit.recipe import Recipe
@@ -163,17 +163,26 @@ def _make_candidates(
         batches = [left[i : i + recipe.mine.batch] for i in range(0, len(left), recipe.mine.batch)]
         with progress_bar("candidates", len(items), len(journal.rows), progress) as bar:
             began, seconds = time.monotonic(), 0.0
-            for made in sing_candidates(singer, batches, workers=workers):
-                if not journal.rows:
-                    for problem in lacking_scores([one.row for one in made], recipe.mine.strategies):
-                        _log.warning("%s None of the first %d songs has it.", problem, len(made))
+            for number, made in enumerate(sing_candidates(singer, batches, workers=workers)):
                 for one in made:
                     journal.append(one.row, one.ids, one.cursor)
                     seconds += one.row["seconds"]
+                if number == 0:
+                    _check_scores(journal.rows, recipe)
                 bar.set_postfix_str(f"{seconds / (time.monotonic() - began):.1f} x real time", refresh=False)
                 bar.update(len(made))
         write_table(root / "candidates.parquet", journal.rows, CANDIDATE_COLUMNS)
         journal.finish()
+
+
+def _check_scores(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> None:
+    """Tells which scores the first songs lack; for a misspelled one no more are sung, and those that are there stay."""
+    problems = lacking_scores(rows, recipe.mine.strategies)
+    misspelled = [problem for problem, is_mistake in problems.items() if is_mistake]
+    if misspelled:
+        raise RecipeError(misspelled)
+    for problem in problems:
+        _log.warning("%s None of the first %d songs has it.", problem, len(rows))
 
 
 def _make_pairs(recipe: Recipe, root: Path, identity: Mapping[str, Any]) -> MineSummary:

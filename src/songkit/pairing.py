@@ -53,16 +53,24 @@ def make_pairs(
     return {name: _pairs_of(name, strategy, rows, directions) for name, strategy in strategies.items()}
 
 
-def lacking_scores(rows: Sequence[Mapping[str, Any]], strategies: Mapping[str, StrategySettings]) -> list[str]:
-    """Returns a message for each score that a strategy reads and none of the rows has."""
+def lacking_scores(rows: Sequence[Mapping[str, Any]], strategies: Mapping[str, StrategySettings]) -> dict[str, bool]:
+    """Returns a message for each score that a strategy reads and none of the rows has, and whether it is misspelled.
+
+    Judges leave out numbers that a song has nothing for; a name near to one that its own judge gives is a mistake.
+    """
     scores = sorted({name for row in rows for name in row if name not in CANDIDATE_COLUMNS and row[name] is not None})
-    return [
+    return {
         f"mine.strategies.{name}: no candidate has the score '{score}'.{did_you_mean(score, scores)} There are: "
-        f"{', '.join(scores) or 'none'}."
+        f"{', '.join(scores) or 'none'}.": _misspelled(score, scores)
         for name, strategy in strategies.items()
         for score in (strategy.score, *strategy.not_worse)
         if score not in scores
-    ]
+    }
+
+
+def _misspelled(score: str, scores: Sequence[str]) -> bool:
+    judge, _, number = score.partition(".")
+    return bool(did_you_mean(number, [other.partition(".")[2] for other in scores if other.startswith(f"{judge}.")]))
 
 
 def _pairs_of(

@@ -302,6 +302,7 @@ def test_faults_of_a_recipe_are_told_at_once(files: Path, tmp_path: Path) -> Non
         recipe(files, "mine.strategies.new={min_gap: 1}")
     with pytest.raises(RecipeError, match=r"no candidate has the score 'ear\.second'. Did you mean 'ear\.seconds'"):
         mine(recipe(files, "mine.strategies.short.score=ear.second", "mine.limit=1"), tmp_path / "mined")
+    assert len(read_rows(tmp_path / "mined")) == 2 < CANDIDATES  # the first batch
     # Nothing that was sung is lost by that.
     assert mine(recipe(files, "mine.limit=1"), tmp_path / "mined").candidates == CANDIDATES
 
