@@ -109,6 +109,8 @@ def check_rounds(recipe: Recipe) -> None:
         problems.append(f"no judge gives semi_online.score '{score_of(recipe)}'")
     if recipe.mine.limit is None:
         problems.append("it says not how many requests a round takes: give it `mine.limit`")
+    if recipe.semi_online.refiner and "refiner" not in recipe.roles:
+        problems.append("semi_online.refiner is true, and it has no refiner that could be trained")
     if problems:
         raise RecipeError([f"the recipe '{recipe.name}' cannot be trained in rounds: {p}." for p in problems])
     assert recipe.mine.limit is not None

@@ -293,6 +293,8 @@ def test_another_recipe_is_refused(files: Path, loop: Path, tmp_path: Path) -> N
         semi_online(recipe(files, "semi_online.rounds=4"), tmp_path / "long")
     with pytest.raises(RecipeError, match=r"(?s)has no objective.*`mine\.limit`"):
         semi_online(recipe(files, "objective=null", "mine.limit=null"), tmp_path / "none")
+    with pytest.raises(RecipeError, match="it has no refiner that could be trained"):
+        semi_online(recipe(files, "semi_online.refiner=true"), tmp_path / "none")
 
 
 def test_the_command_tells_the_rounds(files: Path, loop: Path, capsys: pytest.CaptureFixture[str]) -> None:
