@@ -11,6 +11,7 @@ __all__ = ["gathered", "last_says", "place"]
 
 def place() -> tuple[int, int]:
     """Returns the number of this process, from 0, and of how many."""
+    # As songkit.tasks.processes has it, whose import brings FSDP along; the codec is imported to sing, too.
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
