@@ -22,6 +22,7 @@ from songkit.components.prepared import PreparedSource, prepared_keys
 from songkit.errors import LayoutError, RecipeError
 
 if TYPE_CHECKING:
+    from songkit.interfaces import Tokenizer
     from songkit.recipe import Node, Recipe
 
 __all__ = ["PrepareSummary", "identity", "prepare"]
@@ -61,6 +62,7 @@ def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: 
 
     Raises:
         RecipeError: The recipe lacks a role.
+        CheckpointError: The tokenizer's weights are missing; told before any song is read.
         LayoutError: The tokenizer does not fit the audio.
         OutputError: The folder cannot be written, is in use, or holds other songs.
     """
@@ -71,10 +73,12 @@ def prepare(recipe: Recipe, out: Path, *, workers: int | None = None, progress: 
         raise LayoutError(
             f"{root} holds no prepared set to add codes to. Prepare songs there first, or set prepare.audio=true."
         )
+    workers = workers or settings.workers
     with locked(root, "songkit prepare"):
-        audio_key = _own_audio(recipe, root) or _write_audio(recipe, root, workers or settings.workers, progress)
+        encoder = _Encoder.of(recipe) if settings.codes else None  # first: hours of audio later is late for an error
+        audio_key = _own_audio(recipe, root) or _write_audio(recipe, root, workers, progress)
         prepared = PreparedSource(root, audio=audio_key)
-        codes_key = _write_codes(recipe, prepared, workers or settings.workers, progress) if settings.codes else None
+        codes_key = _write_codes(encoder, prepared, workers, progress) if encoder else None
     folders = [root / f"audio-{audio_key}"] + ([root / f"codes-{codes_key}"] if codes_key else [])
     files = [root / "songs.jsonl", *(file for folder in folders for file in folder.iterdir())]
     return PrepareSummary(
@@ -124,18 +128,15 @@ def _write_audio(recipe: Recipe, root: Path, workers: int, progress: bool) -> st
     return key
 
 
-def _write_codes(recipe: Recipe, prepared: PreparedSource, workers: int, progress: bool) -> str:
+def _write_codes(encoder: _Encoder, prepared: PreparedSource, workers: int, progress: bool) -> str:
     from songkit._prepare_codes import weights_digest, write_codes
 
-    role = "tokenizer" if "tokenizer" in recipe.roles else "codec"
-    node = _role(recipe, role)
-    maker = _Maker.of(recipe, role)
-    tokenizer = maker()
-    parts = {**identity(node), "weights": weights_digest(tokenizer.encoding_module()), "audio": prepared.audio_key}
+    digest = weights_digest(encoder.tokenizer.encoding_module())
+    parts = {**identity(encoder.node), "weights": digest, "audio": prepared.audio_key}
     key = _digest(parts)
     if key not in prepared_keys(prepared.root, "codes"):
         folder, info = prepared.root / f"codes-{key}", {"key": key, **parts}
-        write_codes(prepared, tokenizer, maker, folder, info, workers=workers, progress=progress)
+        write_codes(prepared, encoder.tokenizer, encoder.maker, folder, info, workers=workers, progress=progress)
     return key
 
 
@@ -171,6 +172,21 @@ class _Maker:
         from songkit.build import build_roles
 
         return build_roles(recipe, [self.role], require_weights=self.role != "data")[self.role]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Encoder:
+    """The tokenizer or codec of a recipe, and what makes the same in a worker process."""
+
+    node: Node
+    maker: _Maker
+    tokenizer: Tokenizer
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> _Encoder:
+        role = "tokenizer" if "tokenizer" in recipe.roles else "codec"
+        node, maker = _role(recipe, role), _Maker.of(recipe, role)
+        return cls(node, maker, maker())
 
 
 def _role(recipe: Recipe, role: str) -> Node:

@@ -281,8 +281,9 @@ class _Loop(lightning.Callback):
                 file.write(json.dumps({name: _plain(value) for name, value in line.items()}) + "\n")
         except OSError as error:
             raise OutputError(
-                f"cannot write {path}: {error.strerror or error}. Free some space, then go on with --resume: the last "
-                "checkpoint is whole, and the steps after it are done and logged again."
+                f"cannot write {path}: {error.strerror or error}. Free some space, then run the same command again "
+                "('songkit train' with --resume): the last checkpoint is whole, and the steps after it are done and "
+                "logged again."
             ) from error
 
 

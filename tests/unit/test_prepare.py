@@ -96,6 +96,12 @@ def test_an_interrupted_run_goes_on_after_the_last_whole_song(folder: Path) -> N
     assert made(folder) == [3, 4]
 
 
+def test_missing_weights_are_told_before_any_song_is_made(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.safetensors"):
+        prepare(recipe(tmp_path, f"tokenizer.weights={tmp_path}/none.safetensors"), tmp_path / "set")
+    assert not (tmp_path / "log").exists()
+
+
 def test_songs_are_read_back_as_they_were_written(source: PreparedSource) -> None:
     assert len(source) == SONGS
     for i in range(SONGS):

@@ -71,7 +71,8 @@ def refuse_divergence(loss: Tensor, norm: Tensor, limit: float | None, step: int
     raise SongkitError(
         f"training diverged in step {step}: the loss is {float(loss.detach()):.4g} and the norm of its "
         f"gradient {float(norm):.4g}; {expected} expected. Look at that batch ({named()}), lower optimizer.lr or "
-        "trainer.gradient_clip, or set trainer.precision to 32, then go on with --resume."
+        "trainer.gradient_clip, or set trainer.precision to 32, then run the same command again ('songkit train' with "
+        "--resume)."
     )
 
 
