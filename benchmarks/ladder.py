@@ -4,8 +4,9 @@
     python benchmarks/ladder.py --ladder runs/ladder --only "pre-training" "+ SFT" --keep songs/ladder
 
 Sings the same lyrics of the test split with what each stage has made (`songkit train levo2/mini/ladder` and the recipes
-of levo2/mini/ablations, all with --out LADDER), judges the songs, and compares each row song by song with the row it is
-a change of. Rows that are not trained yet are left out and named. Songs and scores in --keep are not made again.
+of levo2/mini/ablations and mini/ablations, all with --out LADDER), judges the songs, and compares each row song by song
+with the row it is a change of. Rows that are not trained yet are left out and named. Songs and scores in --keep are not
+made again.
 
 --picture draws those differences, a panel for each judge.
 
@@ -34,7 +35,7 @@ from songkit.registry import Registry
 from songkit.singing import SongModel
 from songkit.types import Song
 
-LADDER, ABLATIONS = "levo2/mini/ladder", "levo2/mini/ablations"
+LADDER, ABLATIONS, SHIPPED = "levo2/mini/ladder", "levo2/mini/ablations", "mini/ablations"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ ROWS = (
     Row("no track refiner", f"{ABLATIONS}/no-refiner", "no preferences", "PER 22.4"),
     Row("no tiers", f"{ABLATIONS}/no-tiers", "no preferences", "OVL 4.92"),
     Row("tiers that a judge hears", f"{ABLATIONS}/heard-tiers", "no preferences"),
+    Row("pre-training, shipped codec", f"{SHIPPED}/pre-training"),
+    Row("pre-training, no delay", f"{SHIPPED}/no-delay", "pre-training, shipped codec", "PER 47.1"),
+    Row("pre-training, no tiers", f"{SHIPPED}/no-tiers", "pre-training, shipped codec", "OVL 4.92"),
     Row("LeVo, no DPO", f"{ABLATIONS}/levo-no-dpo", paper="PER 10.6, MuQ-T .31, CE 7.70"),
     Row("LeVo, strategy 1: lyrics", f"{ABLATIONS}/levo-strategy-1", "LeVo, no DPO", "PER 6.5, MuQ-T .30, CE 7.72"),
     Row("LeVo, strategy 2: prompt", f"{ABLATIONS}/levo-strategy-2", "LeVo, no DPO", "PER 10.3, MuQ-T .34, CE 7.75"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,8 @@ MINED = [
     *(f"mine.strategies.{name}={SCORED}" for name in ("lyrics", "prompt", "musicality")),
 ]
 TOWER = MODEL[len(CODEC) :]
+CODEC_SIZES = {*CODEC, "vars.codebook_size=64"}
+"""What a ladder on a trained codec leaves as it is."""
 TINY = {
     "songs": [*SONGS, "prepare.workers=1"],
     "valid-songs": [*SONGS, "prepare.workers=1"],
@@ -110,15 +113,15 @@ def run(*arguments: str | Path) -> None:
     CLIMBED.add(str(arguments[1]))
 
 
-def climb(ladder: str, root: Path) -> dict[str, Path]:
-    """Climbs a ladder in tiny sizes; returns the folders of its stages."""
+def climb(ladder: str, root: Path, skip: Collection[str] = ()) -> dict[str, Path]:
+    """Climbs a ladder in tiny sizes, but for those to `skip`; returns the folders of its stages."""
     loaded = load(ladder, registry=REGISTRY)
     alone = "refiner" not in loaded.stages["song"].settings.starts_from or ladder.endswith("no-refiner")
     tiny = [
         f"stages.{stage}.options.{change}"
         for stage in loaded.stages
         for change in TINY[stage]
-        if not (alone and change in REFINER)
+        if not (alone and change in REFINER) and change not in skip
     ]
     if "heard" in loaded.stages:  # of four songs none may be heard to be the best
         tiny.append(f"stages.sft.options.data.tiers={json.dumps(TIERS)}")
@@ -183,6 +186,22 @@ def test_ladders_share_the_stages_in_which_they_do_not_differ(
     # Of LeVo's strategies several choose the same few pairs in these sizes, and so the same song.
     songs = [folders["song"] for ladder, folders in others.items() if "/levo-" not in ladder]
     assert len({trained["song"], *songs}) == 1 + len(songs)
+
+
+@pytest.mark.slow
+def test_ladders_on_the_shipped_codec_train_none_and_share_what_they_do_not_change(tmp_path: Path) -> None:
+    pytest.importorskip("songkit_mini")
+    whole = load("mini/ladder", registry=REGISTRY).stages
+    assert load("levo2/mini/ladder", registry=REGISTRY).stages.keys() - whole.keys() == {"vae", "tokens", "diffusion"}
+    names = ("pre-training", "no-delay", "no-tiers")
+    folders = {name: climb(f"mini/ablations/{name}", tmp_path, skip=CODEC_SIZES) for name in names}
+    first = folders["pre-training"]
+    changed = {
+        name: {stage for stage, folder in own.items() if folder != first[stage]} for name, own in folders.items()
+    }
+    assert changed == {"pre-training": set(), "no-delay": {"voice", "song"}, "no-tiers": {"pretrain", "voice", "song"}}
+    inputs = {i["key"]: i["path"] for i in json.loads((first["codes"] / "provenance.json").read_text())["inputs"]}
+    assert Path(inputs["codec.weights"]).samefile(load("mini/song", registry=REGISTRY).roles["codec"].weights)
 
 
 @pytest.mark.slow
