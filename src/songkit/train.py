@@ -36,10 +36,11 @@ from songkit._launch import launch
 from songkit.build import build, build_roles
 from songkit.checkpoint import load_state, save_state, save_weights
 from songkit.errors import CheckpointError, OutputError, RecipeError, did_you_mean
+from songkit.processes import gathered, place
 from songkit.recipe import Recipe
 from songkit.run_folder import check_run, described, forget_metrics_after, open_run
 from songkit.tasks.base import Task
-from songkit.tasks.processes import gathered, place, refuse_own_buffers, whole
+from songkit.tasks.processes import refuse_own_buffers, whole
 
 __all__ = ["build_task", "train"]
 

@@ -24,10 +24,11 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from songkit.errors import RecipeError
+from songkit.processes import gathered, place
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.batches import Batches, leave_signals_to_the_training, tensors_in
 from songkit.tasks.optimizing import MovingAverage, adamw, learning_rate, refuse_divergence
-from songkit.tasks.processes import blocks, forget_whole, gathered, make_lean, place, share_out, whole
+from songkit.tasks.processes import blocks, forget_whole, make_lean, share_out, whole
 
 __all__ = ["Task"]
 

@@ -30,10 +30,10 @@ from songkit.interfaces import (
     TrackRefiner,
 )
 from songkit.pairs import MinedPairs
+from songkit.processes import first_says
 from songkit.settings import OptimizerSettings, TrainerSettings
 from songkit.tasks.base import Task
 from songkit.tasks.pair_batches import PairBatch, pair_batch, pair_order
-from songkit.tasks.processes import first_says
 from songkit.tasks.reference import ReferenceTable, pairs_digest, reference_table, weights_digest
 from songkit.types import Conditions, TokenScores
 from songkit.vocabulary import beside

@@ -1,4 +1,4 @@
-"""Several processes that train one task: what they tell each other, and weights of which each holds a part.
+"""Several processes that train one task: weights of which each holds a part.
 
 In a process that trains alone everything here is the identity. Weights are shared out by FSDP2 (`fully_shard` of
 torch; Zhao et al. 2023, arXiv 2304.11277): a parameter is then a `DTensor`; what is written holds whole ones.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -20,42 +20,18 @@ from torch.utils.checkpoint import checkpoint
 
 from songkit.errors import SongkitError
 from songkit.interfaces import Backbone
+from songkit.processes import gathered, place
 
 __all__ = [
     "alike",
     "blocks",
-    "first_says",
     "forget_whole",
-    "gathered",
     "local",
     "make_lean",
-    "place",
     "refuse_own_buffers",
     "share_out",
     "whole",
 ]
-
-
-def place() -> tuple[int, int]:
-    """Returns the number of this process, from 0, and of how many."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def gathered(value: Any) -> list[Any]:
-    """Returns what each process gives, plain values, in the order of their numbers."""
-    processes = place()[1]
-    if processes == 1:
-        return [value]
-    everyone: list[Any] = [None] * processes
-    distributed.all_gather_object(everyone, value)
-    return everyone
-
-
-def first_says(value: Any) -> Any:
-    """Returns what the first process gives, for decisions that all must take alike."""
-    return gathered(value)[0]
 
 
 def refuse_own_buffers(task: nn.Module) -> None:

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from songkit.checkpoint import load_weights, save_weights
 from songkit.errors import CheckpointError
 from songkit.pairs import MinedPairs
-from songkit.tasks.processes import first_says, place, whole
+from songkit.processes import first_says, place
+from songkit.tasks.processes import whole
 
 __all__ = ["ReferenceTable", "pairs_digest", "reference_table", "weights_digest"]
 

@@ -6,15 +6,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, distributed, empty_like
 
-__all__ = ["gathered", "last_says", "place"]
+from songkit.processes import place
 
-
-def place() -> tuple[int, int]:
-    """Returns the number of this process, from 0, and of how many."""
-    # As songkit.tasks.processes has it, whose import brings FSDP along; the codec is imported to sing, too.
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
+__all__ = ["gathered", "last_says"]
 
 
 def gathered(value: Tensor) -> list[Tensor]:

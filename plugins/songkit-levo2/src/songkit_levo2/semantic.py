@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from songkit.processes import place
 from songkit.types import TRACKS
 from songkit_levo2.configs import SemanticConfig, VAEConfig
 from songkit_levo2.layers import ConvNeXt, LogMel, LogPitch, Stack
-from songkit_levo2.processes import gathered, last_says, place
+from songkit_levo2.processes import gathered, last_says
 
 __all__ = ["Quantized", "Quantizer", "Semantic", "SemanticTokenizer"]
 
