@@ -193,13 +193,17 @@ def test_ladders_on_the_shipped_codec_train_none_and_share_what_they_do_not_chan
     pytest.importorskip("songkit_mini")
     whole = load("mini/ladder", registry=REGISTRY).stages
     assert load("levo2/mini/ladder", registry=REGISTRY).stages.keys() - whole.keys() == {"vae", "tokens", "diffusion"}
-    names = ("pre-training", "no-delay", "no-tiers")
+    names = ("no-dpo", "no-tiers", "pre-training", "pre-training-no-delay", "pre-training-no-tiers")
     folders = {name: climb(f"mini/ablations/{name}", tmp_path, skip=CODEC_SIZES) for name in names}
-    first = folders["pre-training"]
-    changed = {
-        name: {stage for stage, folder in own.items() if folder != first[stage]} for name, own in folders.items()
+    first = {**folders["no-dpo"], "song": folders["pre-training"]["song"]}
+    changed = {name: {stage for stage in own if own[stage] != first[stage]} for name, own in folders.items()}
+    assert changed == {
+        "no-dpo": {"song"},
+        "no-tiers": TOLD,
+        "pre-training": set(),
+        "pre-training-no-delay": {"voice", "song"},
+        "pre-training-no-tiers": {"pretrain", "voice", "song"},
     }
-    assert changed == {"pre-training": set(), "no-delay": {"voice", "song"}, "no-tiers": {"pretrain", "voice", "song"}}
     inputs = {i["key"]: i["path"] for i in json.loads((first["codes"] / "provenance.json").read_text())["inputs"]}
     assert Path(inputs["codec.weights"]).samefile(load("mini/song", registry=REGISTRY).roles["codec"].weights)
 
