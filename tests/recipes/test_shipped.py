@@ -45,7 +45,7 @@ def test_shipped_recipes_are_valid_and_say_what_they_do(name, tmp_path):
 
 
 GIVEN = [f"paths.{key}=/given" for key in ("music", "valid_music", "codec", "judge")]
-LADDERS = [name for name, path in RECIPES.items() if "\nstages:" in path.read_text()]
+LADDERS = [name for name, path in RECIPES.items() if "\nstages:" in path.read_text() and "/_" not in f"/{name}"]
 
 
 @pytest.mark.parametrize(
