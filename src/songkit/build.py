@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from songkit._resolved import walk
 from songkit.checkpoint import load_weights, read_metadata
 from songkit.errors import CheckpointError, RecipeError, did_you_mean
 from songkit.fit import check_fit
@@ -69,6 +70,7 @@ def build_roles(
 
     Raises:
         RecipeError: If the recipe has no such role.
+        CheckpointError: If weights are missing; where several are, all of them are named.
         LayoutError: If parts do not fit together.
     """
     wanted = [role for role in recipe.roles if role != "task"] if roles is None else list(roles)
@@ -78,6 +80,7 @@ def build_roles(
             f"{recipe.path}: the recipe '{recipe.name}' has no {', no '.join(absent)}. It has "
             f"{', '.join(recipe.roles) or 'no components'}; add what is missing or choose another recipe."
         )
+    _check_files(recipe, wanted)
     parts = {}
     for role in wanted:
         own_seed = _derived(recipe.seed if seed is None else seed, role)
@@ -134,6 +137,23 @@ def _files(node: Node) -> Mapping[str, Path | Literal["random"]]:
     if node.weights is None:
         return {}
     return node.weights if isinstance(node.weights, Mapping) else {"": node.weights}
+
+
+def _check_files(recipe: Recipe, roles: Iterable[str]) -> None:
+    """Names all weights that are missing where there are several; what loads a file says more about a single one."""
+    missing = [
+        f"{where}.weights{f'.{part}' if part else ''}: {file}"
+        for where, node in walk({role: recipe.roles[role] for role in roles})
+        for part, file in _files(node).items()
+        if file != "random" and not file.exists()
+    ]
+    if len(missing) > 1:
+        raise CheckpointError(
+            f"the recipe '{recipe.name}' names weights files that do not exist:\n"
+            + "\n".join(missing)
+            + "\nTrain those "
+            "components with 'songkit train', or name files that are there in a recipe of yours."
+        )
 
 
 def _is_mapped(node: Node) -> bool:

@@ -130,6 +130,11 @@ CASES = [
         prepare=lambda f: (f / "model/codec.safetensors").unlink(),
     ),
     Case(
+        "all weights missing",
+        ("model", "codec.safetensors", "planner.safetensors", "songkit train"),
+        prepare=lambda f: [file.unlink() for file in (f / "model").glob("*.safetensors")],
+    ),
+    Case(
         "weights truncated",
         ("codec.safetensors", "damaged"),
         prepare=damage("model/codec.safetensors", lambda d: d[:-2]),
