@@ -72,8 +72,6 @@ ROWS = (
     Row("pre-training, shipped codec", f"{SHIPPED}/pre-training"),
     Row("pre-training, no delay", f"{SHIPPED}/pre-training-no-delay", "pre-training, shipped codec", "PER 47.1"),
     Row("pre-training, no tiers", f"{SHIPPED}/pre-training-no-tiers", "pre-training, shipped codec", "OVL 4.92"),
-    Row("no preferences, shipped codec", f"{SHIPPED}/no-dpo", "pre-training, shipped codec"),
-    Row("no tiers, shipped codec", f"{SHIPPED}/no-tiers", "no preferences, shipped codec", "OVL 4.92"),
     Row("LeVo, no DPO", f"{ABLATIONS}/levo-no-dpo", paper="PER 10.6, MuQ-T .31, CE 7.70"),
     Row("LeVo, strategy 1: lyrics", f"{ABLATIONS}/levo-strategy-1", "LeVo, no DPO", "PER 6.5, MuQ-T .30, CE 7.72"),
     Row("LeVo, strategy 2: prompt", f"{ABLATIONS}/levo-strategy-2", "LeVo, no DPO", "PER 10.3, MuQ-T .34, CE 7.75"),

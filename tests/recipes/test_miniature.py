@@ -193,13 +193,11 @@ def test_ladders_on_the_shipped_codec_train_none_and_share_what_they_do_not_chan
     pytest.importorskip("songkit_mini")
     whole = load("mini/ladder", registry=REGISTRY).stages
     assert load("levo2/mini/ladder", registry=REGISTRY).stages.keys() - whole.keys() == {"vae", "tokens", "diffusion"}
-    names = ("no-dpo", "no-tiers", "pre-training", "pre-training-no-delay", "pre-training-no-tiers")
+    names = ("pre-training", "pre-training-no-delay", "pre-training-no-tiers")
     folders = {name: climb(f"mini/ablations/{name}", tmp_path, skip=CODEC_SIZES) for name in names}
-    first = {**folders["no-dpo"], "song": folders["pre-training"]["song"]}
+    first = folders["pre-training"]
     changed = {name: {stage for stage in own if own[stage] != first[stage]} for name, own in folders.items()}
     assert changed == {
-        "no-dpo": {"song"},
-        "no-tiers": TOLD,
         "pre-training": set(),
         "pre-training-no-delay": {"voice", "song"},
         "pre-training-no-tiers": {"pretrain", "voice", "song"},
