@@ -11,10 +11,10 @@ from songkit_judges.calibration import calibration_error, cross_fitted, fit_temp
 from songkit_judges.preferences import pairs_of_tiers
 
 
-def listeners(songs=200, pairs=4000, seed=0):
+def listeners(songs=200, pairs=4000, seed=0, spread=1.0):
     """True scores, and pairs of which the better song wins as often as its score says."""
     rng = np.random.default_rng(seed)
-    scores = rng.standard_normal(songs)
+    scores = spread * rng.standard_normal(songs)
     one, other = rng.integers(songs, size=(2, pairs))
     wins = rng.random(pairs) < 1 / (1 + np.exp(scores[other] - scores[one]))
     found = np.where(wins[:, None], np.stack([one, other], 1), np.stack([other, one], 1))
@@ -29,9 +29,14 @@ def test_scores_that_are_too_sure_or_too_shy_get_their_temperature(factor):
 
 def test_pairs_that_are_all_in_order_make_no_odds_endless():
     two = np.array([[1, 0]])
-    assert fit_temperature(np.array([0.0, 10.0]), two) == pytest.approx(10 / np.log(3))  # 3 to 1, of two songs
+    assert fit_temperature(np.array([0.0, 10.0]), two) == pytest.approx(10 / np.log(2))  # 2 to 1, of one pair
     assert fit_temperature(np.array([10.0, 0.0]), two) == pytest.approx(100)  # all wrong: as unsure as can be
     assert fit_temperature(np.array([0.0, 10.0]), two[:0]) == 1
+
+
+def test_odds_that_are_right_stay_as_they_are_where_few_songs_are_far_apart():
+    drawn = [listeners(songs=40, pairs=600, seed=seed, spread=7.0) for seed in range(30)]
+    assert np.median([fit_temperature(*one) for one in drawn]) == pytest.approx(1, abs=0.2)
 
 
 @given(st.lists(st.integers(-1, 4), min_size=1, max_size=40), st.integers(0, 9))

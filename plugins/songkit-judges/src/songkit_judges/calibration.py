@@ -22,8 +22,9 @@ def fit_temperature(scores: np.ndarray, pairs: np.ndarray) -> float:
     """Returns what scores are divided by, so that their differences are the log-odds of being preferred.
 
     It has the highest likelihood from .01 to 100, where the better song of a pair is taken to win (n + 1) times of
-    (n + 2), n being the number of songs: as in Platt's scaling (1999), or a few pairs that are all in order would make
-    the odds endless. Songs are counted, because the pairs of a song are not independent.
+    (n + 2), n being the number of pairs: as in Platt's scaling (1999), or a few pairs that are all in order would make
+    the odds endless. Counting songs instead, because the pairs of a song are not independent, makes odds that were
+    right too shy.
 
     Args:
         scores: Of each song [N].
@@ -32,11 +33,11 @@ def fit_temperature(scores: np.ndarray, pairs: np.ndarray) -> float:
     if not len(pairs):
         return 1.0
     apart = _apart(scores, pairs)
-    songs = len(np.unique(pairs))
+    right = (len(pairs) + 1) / (len(pairs) + 2)
     low, high = np.log(0.01), np.log(100)
     for _ in range(50):  # the likelihood is concave in 1 / temperature: halve towards where its slope is 0
         middle = (low + high) / 2
-        slope = np.mean(((songs + 1) / (songs + 2) - _chance(apart / np.exp(middle))) * apart)
+        slope = np.mean((right - _chance(apart / np.exp(middle))) * apart)
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(np.exp((low + high) / 2))
 
