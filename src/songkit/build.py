@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torch import nn
 
 from songkit._resolved import walk
 from songkit.checkpoint import load_weights, read_metadata
-from songkit.errors import CheckpointError, RecipeError, did_you_mean
+from songkit.errors import CheckpointError, RecipeError, did_you_mean, shortened
 from songkit.fit import check_fit
 from songkit.published import PublishedWeights, load_published
 from songkit.recipe import Node, Recipe
@@ -142,17 +143,16 @@ def _files(node: Node) -> Mapping[str, Path | Literal["random"]]:
 def _check_files(recipe: Recipe, roles: Iterable[str]) -> None:
     """Names all weights that are missing where there are several; what loads a file says more about a single one."""
     missing = [
-        f"{where}.weights{f'.{part}' if part else ''}: {file}"
+        f"{where}.weights{f'.{part}' if part else ''}: {shortened(str(file))}"
         for where, node in walk({role: recipe.roles[role] for role in roles})
         for part, file in _files(node).items()
-        if file != "random" and not file.exists()
+        if file != "random" and not os.path.exists(file)  # which says no to names that `Path.exists` raises at
     ]
     if len(missing) > 1:
         raise CheckpointError(
             f"the recipe '{recipe.name}' names weights files that do not exist:\n"
             + "\n".join(missing)
-            + "\nTrain those "
-            "components with 'songkit train', or name files that are there in a recipe of yours."
+            + "\nTrain those components with 'songkit train', or name files that are there in a recipe of yours."
         )
 
 
